@@ -1,13 +1,10 @@
 """What asking the risk manager costs: the pure decision, the durable one, and the one through its Ray actor.
 
 Peer in the same run: a bare 4 kB append with fsync on the same disk, the least that a durable answer can cost.
-Run: python -m benchmarks.risk_decide [--rounds 2000] [--no-ray]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -16,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure, Figures
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
+from observability.progress import Progress
 from trading.adapters.risk_actor import RiskActorConfig, start_risk_actor
 from trading.clock import FixedClock
 from trading.events import AccountReport
@@ -102,18 +101,23 @@ def through_ray(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=1_000)
-    parser.add_argument("--no-ray", action="store_true")
-    choice = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = in_process(Path(folder), choice.rounds)
-        if not choice.no_ray:
-            result |= through_ray(Path(folder), choice.rounds)
-    ratio = result["approved, journalled"]["p50"] / result["bare fsync"]["p50"]
-    print(json.dumps({"milliseconds": result, "durable approval over bare fsync, p50": round(ratio, 2)}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+def run(progress: Progress, *, rounds: int = 2_000, ray: bool = True) -> Figures:
+    """Measure in a throw-away folder; goals: 20 us for the pure decision, 3 ms p99 through the actor."""
+    with tempfile.TemporaryDirectory() as folder, progress.task("decisions"):
+        times = in_process(Path(folder), rounds)
+        if ray:
+            times |= through_ray(Path(folder), rounds)
+    fsync, pure = times["bare fsync"], times["pure decide"]
+    goals = {"actor, approved": 3.0}
+    rows = [
+        Figure("pure decide, p50", pure["p50"] * 1e3, "us", goal=20, at_most=True, goal_of="value"),
+        *(
+            Figure(
+                f"{name}, p99", took["p99"], "ms", "bare fsync p99", fsync["p99"], took["p99"] / fsync["p99"],
+                goal=goals.get(name), at_most=True, goal_of="value",
+            )
+            for name, took in times.items()
+            if "p99" in took and name not in ("bare fsync", "pure decide")
+        ),
+    ]  # fmt: skip
+    return Figures("decisions", tuple(rows), "a durable answer is one fsync of the journal", {"milliseconds": times})

@@ -26,6 +26,7 @@ NOUNS = (
     ("exchange", "Trade"),
     ("observe", "Operate"),
     ("cluster", "Operate"),
+    ("bench", "Operate"),
 )
 VERBS = (("demo", "Start here"), ("doctor", "Start here"))
 

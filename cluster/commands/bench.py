@@ -1,0 +1,63 @@
+"""`bench`: this system's figures, each beside a peer that is measured in the same run."""
+
+from __future__ import annotations
+
+import json as encoder
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster.console import ConsoleProgress
+from observability.errors import SettingsError
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Figures
+
+app = typer.Typer(help="Measure this system beside its peers, in the same run.", no_args_is_help=True)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+
+
+@app.command()
+def trading(
+    *,
+    rounds: Annotated[int, typer.Option(min=100, help="Decisions a row.")] = 2000,
+    json: Json = None,
+) -> None:
+    """What asking the risk manager costs: the pure decision, the durable one, and the one through its Ray actor."""
+    _run("risk_decide", json, rounds=rounds)
+
+
+def _run(name: str, json: Path | None, **options: Any) -> None:
+    """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
+    try:
+        module = import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("benchmarks", f"benchmarks.{name}"):
+            raise
+        raise SettingsError(
+            "the benchmarks are not installed here", where=name, todo="run this from a checkout of the project"
+        ) from error
+    with ConsoleProgress() as progress:
+        figures: Figures = module.run(progress, **options)
+    _print(figures)
+    if json is not None:
+        json.write_text(encoder.dumps(figures.to_dict(), indent=2) + "\n")
+
+
+def _print(figures: Figures) -> None:
+    console = Console()
+    table = Table("figure", "value", "peer", "ratio", "goal", "", box=None, title=figures.title)
+    for row in figures.figures:
+        peer = "" if row.peer is None else f"{row.peer_name} {row.peer:,.4g}"
+        ratio = "" if row.ratio is None else f"{row.ratio:,.2f}"
+        goal = "" if row.goal is None else f"{'<=' if row.at_most else '>='} {row.goal:g}"
+        verdict = {None: "", True: "met", False: "missed"}[row.met]
+        table.add_row(row.name, f"{row.value:,.4g} {row.unit}", peer, ratio, goal, f"{verdict} {row.note}".strip())
+    console.print(table)
+    if figures.bound:
+        console.print(f"What bounds it: {figures.bound}", markup=False, highlight=False)
