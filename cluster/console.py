@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+from datetime import UTC, datetime
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
@@ -117,3 +118,8 @@ def plain(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """A summary as indented JSON."""
     return json.dumps(plain(value), indent=2, default=str)
+
+
+def day(ms: int) -> str:
+    """The day of a time in ms UTC, as a table shows it; empty for none."""
+    return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat() if ms else ""

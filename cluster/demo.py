@@ -164,15 +164,15 @@ class _Run:
         return exchange
 
     def _candles(self, exchange: RunningExchange | None) -> None:
-        from cluster.stages import data
+        from cluster.stages import data, enrichment, inspection
 
         with self._stage("backfill"):
             url = exchange.url if exchange else None
             self.story.backfill = data.backfill(self.settings, self.progress, base_url=url)
         with self._stage("enrich"):
-            imported = data.enrich(self.settings, self.progress).imported
+            imported = enrichment.enrich(self.settings, self.progress).imported
             self.story.onchain_rows = sum(item.rows for item in imported)
-        self.story.data = data.inspect(self.settings, NullProgress())
+        self.story.data = inspection.inspect(self.settings, NullProgress())
         self.story.trading_from_ms = self.story.trading_from_ms or self.story.backfill.until_ms
 
     def _learn(self) -> Any:

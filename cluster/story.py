@@ -11,7 +11,7 @@ from typing import Any
 from cluster import evidence as proof
 from cluster.facts import Evidence, Facts
 from cluster.settings import Settings
-from cluster.stages.data import DataReport
+from cluster.stages.inspection import DataReport
 from cluster.stages.train import EvaluateSummary, PromoteSummary
 from cluster.watch import RunWatch
 from mtst.adapters.sweep import SweepResult

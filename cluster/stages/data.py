@@ -1,64 +1,26 @@
-"""Data: backfill candles, import enrichment, build features, look at what is stored."""
+"""Data: backfill candles and build features. `enrichment` and `inspection` beside it do the rest."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages.exchange import find_exchange, start_exchange
-from observability.errors import SettingsError, SourceError
 from observability.metrics import Meters
 from observability.progress import Progress
 from pipelines.adapters import exchange as exchanges
 from pipelines.adapters.exchange import BackfillSummary
-from pipelines.adapters.onchain_files import OnchainImport, import_onchain
 from pipelines.adapters.ray_features import FeatureSummary, build_features, is_current
-from pipelines.candles import iso, timeframe_ms
+from pipelines.candles import timeframe_ms
 from pipelines.frames import ONCHAIN_EXCHANGE
-from pipelines.inspect import SeriesReport, inspect_series
 from pipelines.spec import DatasetSpec, default_spec
 from pipelines.store import CandleStore, Manifest, SeriesKey
 
 DAY_MS = 86_400_000
 _FUNDING_SLACK_MS = DAY_MS
 _ONCHAIN_SLACK_MS = 9 * DAY_MS
-
-
-@dataclass(frozen=True)
-class EnrichSummary:
-    """On-chain tables that were imported, and why each other file was not."""
-
-    imported: tuple[OnchainImport, ...]
-    skipped: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class StoredSeries:
-    """One stored series; `report` only for candles, times in ms."""
-
-    exchange: str
-    kind: str
-    pair: str
-    timeframe: str
-    rows: int
-    start_ms: int
-    end_ms: int
-    content_hash: str
-    report: SeriesReport | None
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """Everything in the store."""
-
-    root: str
-    series: tuple[StoredSeries, ...]
 
 
 def open_store(settings: Settings) -> CandleStore:
@@ -111,29 +73,6 @@ def backfill(
     return summary
 
 
-def enrich(settings: Settings, progress: Progress, *, assumed_delay: timedelta | None = None) -> EnrichSummary:
-    """Import on-chain files (`BTC.parquet`, `ETH-2020.csv`, named after their asset) into the store.
-
-    They are looked for in `market.onchain`, else in a folder `onchain` beside or above `market.replay`; without either
-    nothing is imported. Files that tell no publication time are skipped unless `assumed_delay` is given.
-
-    Raises:
-        SettingsError: if `market.onchain` does not exist.
-    """
-    imported, skipped = [], []
-    files = _onchain_files(settings)
-    store = open_store(settings)
-    with progress.task("on-chain metrics", total=len(files)) as task:
-        for path in files:
-            asset = path.stem.split("-")[0]
-            try:
-                imported.append(import_onchain(path, store, asset, assumed_delay=assumed_delay))
-            except SourceError as error:
-                skipped.append(str(error))
-            task.advance(1, path.name)
-    return EnrichSummary(tuple(imported), tuple(skipped))
-
-
 def data_spec(settings: Settings, *, funding: bool | None = None, onchain: bool | None = None) -> DatasetSpec:
     """The data set that the settings ask for; enrichment not decided is used when it spans all candles of all pairs."""
     market, store = settings.market, open_store(settings)
@@ -179,24 +118,6 @@ def build(
     return summary
 
 
-def inspect(settings: Settings, progress: Progress) -> DataReport:
-    """Coverage, gaps and outliers of every stored series.
-
-    Raises:
-        StoreError: if a series is damaged.
-    """
-    store, found = open_store(settings), []
-    keys = store.keys()
-    with progress.task("inspect", total=len(keys)) as task:
-        for key in keys:
-            kept = store.manifest(key)
-            report = inspect_series(store.read(key), key.timeframe) if key.timeframe else None
-            where = (key.exchange, key.kind, key.pair, key.timeframe)
-            found.append(StoredSeries(*where, kept.rows, kept.start_ms, kept.end_ms, kept.content_hash, report))
-            task.advance(1, str(key))
-    return DataReport(str(settings.workspace.data_raw), tuple(found))
-
-
 def _count_backfill(meters: Meters, summary: BackfillSummary) -> None:
     step = timeframe_ms(summary.timeframe)
     for item in summary.series:
@@ -221,20 +142,6 @@ def _address(settings: Settings, progress: Progress, base_url: str | None) -> It
             running.stop()
 
 
-def _onchain_files(settings: Settings) -> list[Path]:
-    place, replay = settings.market.onchain, settings.market.replay
-    if place is not None and not place.exists():
-        raise SettingsError("the on-chain folder or file does not exist", where=str(place), todo="check market.onchain")
-    if place is None and replay is not None:
-        near = (replay / "onchain", replay.parent / "onchain", replay.parent.parent / "onchain")
-        place = next((folder for folder in near if folder.is_dir()), None)
-    if place is None:
-        return []
-    files = [place] if place.is_file() else sorted(place.iterdir())
-    # An asset's name is in capitals; other files of such a folder (indices, notes) are not about one asset.
-    return [file for file in files if re.fullmatch(r"[A-Z0-9]+(-.*)?\.(parquet|csv)", file.name)]
-
-
 def _spans(store: CandleStore, keys: Sequence[SeriesKey], candles: Sequence[Manifest], slack_ms: int) -> bool:
     """Whether each series reaches from the start to the end of its candles, give or take `slack_ms`."""
     if not all(store.exists(key) for key in keys):
@@ -244,8 +151,3 @@ def _spans(store: CandleStore, keys: Sequence[SeriesKey], candles: Sequence[Mani
         have.start_ms <= need.start_ms + slack_ms and have.end_ms >= need.end_ms - slack_ms
         for have, need in zip(series, candles, strict=True)
     )
-
-
-def day(ms: int) -> str:
-    """The day of a time, as a table shows it; empty for none."""
-    return iso(ms)[:10] if ms else ""

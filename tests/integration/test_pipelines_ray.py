@@ -14,6 +14,7 @@ from cluster.commands import data as command
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages import data as stage
+from cluster.stages import enrichment
 from cluster.stages.exchange import start_exchange
 from observability.errors import ClusterError, SpecError, StoreError
 from observability.metrics import Meters
@@ -137,7 +138,7 @@ def test_commands_print_tables_and_json(filled):
 @pytest.mark.realdata
 def test_onchain_files_are_found_beside_the_replay(filled, shared_data, tmp_path):
     settings = settings_at(tmp_path).changed(market={"replay": shared_data / "market" / "binance"})
-    summary = stage.enrich(settings, QUIET)
+    summary = enrichment.enrich(settings, QUIET)
     assert [item.asset for item in summary.imported] == ["BTC"]
     assert "when a row became available" in summary.skipped[0]
     store, walk = stage.open_store(settings), pl.read_parquet(shared_data / "market/binance/BTC_USDT-15m.parquet")
