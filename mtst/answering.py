@@ -51,7 +51,7 @@ class StoredEnrichment:
 
     def _read(self, key: Any) -> Any:
         assert self._store is not None
-        stamp = self._store.manifest(key).file_hash
+        stamp = self._store.manifest(key).content_hash
         if self._known.get(key, ("", None))[0] != stamp:
             self._known[key] = (stamp, self._store.read(key))
         return self._known[key][1]

@@ -36,7 +36,8 @@ class Blobs:
             StoreError: if the URL's protocol is unknown or its driver is not installed.
         """
         try:
-            fs, path = fsspec.core.url_to_fs(url)
+            # A remembered listing would hide what another process has just written.
+            fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise StoreError(
                 f"cannot open the root: {error}", where=url, todo="use a folder or an fsspec URL"
@@ -71,6 +72,17 @@ class Blobs:
             write_whole(Path(self.path(name)), data, durable=True)
         else:
             self.fs.pipe_file(self.path(name), data)
+
+    def size(self, name: str) -> int:
+        """Bytes in a file; FileNotFoundError if there is none."""
+        return int(self.fs.info(self.path(name))["size"])
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a file another name; one that is gone is fine."""
+        try:
+            self.fs.mv(self.path(name), self.path(to))
+        except FileNotFoundError:
+            return
 
     def remove(self, name: str) -> None:
         """Delete a file; one that is gone already is fine."""

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from observability.errors import CandleError, StoreError
 from pipelines.blobs import Blobs
-from pipelines.store import CandleStore, SeriesKey, content_hash
+from pipelines.candles import find_gaps
+from pipelines.store import CandleStore, Known, SeriesKey, content_hash
 from tests.unit.pipelines.pipelines_makers import Walk, candles, onchain
 
 KEY = SeriesKey("sandbox", "ohlcv", "BTC/USDT", "15m")
-TABLE = candles(Walk(seed=1, rows=200))
+# From 2024-01-31 00:00 to 2024-02-02 02:00: two calendar months, 96 and 104 rows.
+TABLE = candles(Walk(seed=1, rows=200)).with_columns(pl.col("timestamp") + pl.duration(days=30))
 
 
 def only_file(folder, pattern="*.parquet"):
@@ -32,11 +34,71 @@ def test_layout_and_round_trip(tmp_path):
     store = CandleStore(str(tmp_path))
     assert not store.exists(KEY)
     manifest = store.write(KEY, TABLE)
-    assert only_file(tmp_path).parent == tmp_path / "sandbox" / "ohlcv" / "BTC_USDT" / "15m"
+    folder = tmp_path / "sandbox" / "ohlcv" / "BTC_USDT" / "15m"
+    assert {path.parent for path in tmp_path.rglob("*.parquet")} == {folder}
     assert store.read(KEY).equals(TABLE)
     assert store.manifest(KEY) == manifest
-    assert (manifest.rows, manifest.content_hash) == (200, content_hash(TABLE))
+    assert manifest.rows == 200
     assert store.exists(KEY)
+
+
+def test_parts_are_calendar_months_and_spans_read_only_theirs(tmp_path):
+    store = CandleStore(str(tmp_path))
+    store.write(KEY, TABLE)
+    january, february = store.parts(KEY)
+    assert [(part.month, part.rows) for part in (january, february)] == [("2024-01", 96), ("2024-02", 104)]
+    assert january.content_hash == content_hash(TABLE[:96])
+    next(tmp_path.rglob("2024-01*.parquet")).write_bytes(b"damaged")
+    assert store.read(KEY, since_ms=february.start_ms).equals(TABLE[96:])
+    assert store.read(KEY, february.start_ms + 900_000, february.start_ms + 4 * 900_000).equals(TABLE[97:100])
+    assert store.read(KEY, since_ms=february.end_ms + 1).schema == TABLE.schema
+    with pytest.raises(StoreError, match="2024-01"):
+        store.read(KEY, until_ms=february.start_ms)
+    # A month that is not touched is not even read: extending goes on beside the damage, and mending finds it.
+    store.write(KEY, TABLE[96:].with_columns(volume=pl.lit(7.0)))
+    with pytest.raises(StoreError, match="2024-01"):
+        store.write(KEY, TABLE[:5].with_columns(volume=pl.lit(7.0)))
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_mending_sets_damage_aside_and_loses_nothing_else(tmp_path, thorough):
+    store = CandleStore(str(tmp_path))
+    whole = store.write(KEY, TABLE)
+    assert store.mend(KEY, thorough=True) == ()
+    path = next(tmp_path.rglob("2024-01*.parquet"))
+    damaged = path.read_bytes()[:-1] + (b"\x00" if thorough else b"")
+    path.write_bytes(damaged)
+    (text,) = store.mend(KEY, thorough=thorough)
+    assert str(path) in text
+    assert path.with_name(path.name + ".damaged").read_bytes() == damaged
+    assert store.read(KEY).equals(TABLE[96:])
+    assert store.write(KEY, TABLE[:96]).content_hash == whole.content_hash
+    next(tmp_path.rglob("2024-02*.parquet")).unlink()
+    assert len(store.mend(KEY)) == 1
+    assert store.read(KEY).equals(TABLE[:96])
+
+
+def test_a_damaged_manifest_is_made_again_from_the_files(tmp_path):
+    store = CandleStore(str(tmp_path))
+    whole = store.write(KEY, TABLE)
+    manifest = only_file(tmp_path, "manifest.json")
+    manifest.write_text(manifest.read_text()[:100])
+    (text,) = store.mend(KEY)
+    assert "made again from 2 file(s)" in text
+    assert store.manifest(KEY) == whole
+    assert store.read(KEY).equals(TABLE)
+
+
+def test_gaps_cross_the_ends_of_months_and_can_be_confirmed(tmp_path):
+    store = CandleStore(str(tmp_path))
+    manifest = store.write(KEY, pl.concat([TABLE[:90], TABLE[100:150], TABLE[152:]]))
+    assert manifest.gaps == find_gaps(store.read(KEY), "15m")
+    assert [gap.missing for gap in manifest.gaps] == [10, 2]
+    known = store.note(KEY, Known(confirmed=manifest.gaps[:1], listed_ms=5))
+    assert known.open_gaps == manifest.gaps[1:]
+    assert store.manifest(KEY).known.listed_ms == 5
+    assert store.write(KEY, TABLE[150:152]).open_gaps == ()
+    assert store.manifest(KEY).rows == 190
 
 
 def test_any_fsspec_root_works():
@@ -82,7 +144,7 @@ def test_writing_the_same_again_touches_nothing(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("[!.]*.*")}
     store.write(KEY, TABLE[20:50])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("[!.]*.*")} == before
-    assert len(before) == 2
+    assert len(before) == 3
 
 
 def test_bad_rows_never_reach_the_disk(tmp_path):
@@ -98,21 +160,26 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(StoreError, match="no series sandbox ohlcv BTC/USDT 15m is stored"):
         store.read(KEY)
     store.write(KEY, TABLE)
-    path = only_file(tmp_path)
+    path = next(tmp_path.rglob("2024-02*.parquet"))
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + b"\x00"):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match="half-written or changed by other hands"):
             store.read(KEY)
     path.unlink()
-    with pytest.raises(StoreError, match="data file that the manifest names is missing"):
+    with pytest.raises(StoreError, match="a data file that the manifest names is missing"):
         store.read(KEY)
     manifest = only_file(tmp_path, "manifest.json")
+    whole_manifest = json.loads(manifest.read_text())
     manifest.write_text(manifest.read_text()[:20])
     with pytest.raises(StoreError, match="manifest is damaged"):
         store.read(KEY)
     manifest.write_text(json.dumps({"rows": 1}))
     with pytest.raises(StoreError, match="manifest is damaged"):
+        store.manifest(KEY)
+    body = {**whole_manifest, "parts": whole_manifest["parts"][:1]}
+    manifest.write_text(json.dumps(body))
+    with pytest.raises(StoreError, match="does not belong to the parts"):
         store.manifest(KEY)
 
 
@@ -139,15 +206,17 @@ setattr(owner, name, counted)
 key = SeriesKey("sandbox", "ohlcv", "BTC/USDT", "15m")
 CandleStore(sys.argv[1]).write(key, pl.read_parquet(sys.argv[2]))
 """
-# Data file: sync, rename, sync of the folder; the same for the manifest, whose rename is the commit; then cleaning.
+# Two months: sync, rename, sync of the folder each; the same for the manifest, whose rename is the commit; then cleaning.
 STEPS = [
     ("fsync", 1, False),
     ("rename", 1, False),
-    ("fsync", 2, False),
     ("fsync", 3, False),
     ("rename", 2, False),
-    ("fsync", 4, True),
+    ("fsync", 5, False),
+    ("rename", 3, False),
+    ("fsync", 6, True),
     ("clean", 1, True),
+    ("clean", 2, True),
 ]
 
 
@@ -156,16 +225,18 @@ def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new_series(tmp_path, 
     root, source = tmp_path / "store", tmp_path / "source.parquet"
     store = CandleStore(str(root))
     store.write(KEY, TABLE[:150])
-    TABLE[100:].write_parquet(source)
+    later = TABLE[50:].with_columns(volume=pl.lit(2.0))
+    later.write_parquet(source)
     argv = [sys.executable, "-c", WRITER, str(root), str(source), step, str(number)]
     assert subprocess.run(argv, cwd=repo_root, timeout=60, check=False).returncode == -signal.SIGKILL
-    assert store.read(KEY).equals(TABLE if committed else TABLE[:150])
+    assert store.read(KEY).equals(pl.concat([TABLE[:50], later]) if committed else TABLE[:150])
+    assert store.mend(KEY, thorough=True) == ()
     # The next writer is not blocked, and clears what the killed one left.
     later = TABLE.with_columns(volume=pl.lit(1.0))
     store.write(KEY, later)
     assert store.read(KEY).equals(later)
     files = sorted(path.name for path in root.rglob("*") if path.is_file())
-    assert files == sorted([".lock", "manifest.json", store.manifest(KEY).file])
+    assert files == sorted([".lock", "manifest.json", *(part.file for part in store.parts(KEY))])
 
 
 def test_readers_never_see_a_half_replaced_series(tmp_path):
