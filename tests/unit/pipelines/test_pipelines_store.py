@@ -206,7 +206,7 @@ setattr(owner, name, counted)
 key = SeriesKey("sandbox", "ohlcv", "BTC/USDT", "15m")
 CandleStore(sys.argv[1]).write(key, pl.read_parquet(sys.argv[2]))
 """
-# Two months: sync, rename, sync of the folder each; the same for the manifest, whose rename is the commit; then cleaning.
+# Two months: sync, rename, sync of the folder each; the same for the manifest, whose rename is the commit; cleaning.
 STEPS = [
     ("fsync", 1, False),
     ("rename", 1, False),
