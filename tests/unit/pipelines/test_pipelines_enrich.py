@@ -105,9 +105,9 @@ def test_files_without_publication_times_or_from_the_future_are_refused(tmp_path
     with pytest.raises(SourceError, match="when a row became available"):
         read_onchain(path)
     table = read_onchain(path, assumed_delay=timedelta(hours=30))
-    assert table.columns == ["timestamp", "available_at", "active_addresses"]
+    assert table.columns == ["timestamp", "available_at", "available_at_assumed", "active_addresses"]
     assert (table["available_at"] - table["timestamp"]).unique().to_list() == [timedelta(hours=30)]
-    with pytest.raises(SourceError, match="known before they ended"):
+    with pytest.raises(SourceError, match="known before it ended"):
         read_onchain(path, assumed_delay=timedelta(hours=23))
     path.write_text("time,Nothing\n2024-01-01,10\n")
     with pytest.raises(SourceError, match="no metric is known"):
@@ -116,13 +116,84 @@ def test_files_without_publication_times_or_from_the_future_are_refused(tmp_path
         read_onchain(tmp_path / "none.parquet")
 
 
+HEAD = "time,available_at,AdrActCnt\n"
+DAY_ONE = "2024-01-01,2024-01-02T06:00:00Z,10\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot read the file"),
+        (HEAD, "has no rows"),
+        (HEAD + DAY_ONE + "2024-01-02,,11\n", "no time of publication .*2024-01-02"),
+        (HEAD + DAY_ONE + DAY_ONE.replace("10", "12"), "two values with one time of publication"),
+        (HEAD + DAY_ONE + "2024-01-02,2024-01-03T06:00:00Z,-5\n", "negative value .*2024-01-02"),
+        (HEAD + DAY_ONE + "2024-01-02,2024-01-03T06:00:00Z,many\n", "'many', no number .*2024-01-02"),
+        (HEAD + DAY_ONE + "02/01/2024,2024-01-03T06:00:00Z,5\n", "'02/01/2024' is no time"),
+        (HEAD + DAY_ONE + "2024-01-02,2024-01-03T06:00:00,5\n", "some times have an offset"),
+        ("AdrActCnt\n5\n", "no column `timestamp` or `time`"),
+    ],
+)
+def test_bad_onchain_files_end_in_one_error_and_leave_the_store_alone(tmp_path, text, message):
+    good, bad, store = tmp_path / "good.csv", tmp_path / "BTC.csv", CandleStore(str(tmp_path / "raw"))
+    good.write_text(HEAD + DAY_ONE)
+    import_onchain(good, store, "BTC")
+    bad.write_text(text)
+    with pytest.raises(SourceError, match=message) as caught:
+        import_onchain(bad, store, "BTC")
+    assert "BTC.csv" in str(caught.value)
+    assert store.read(SeriesKey("file", "onchain", "BTC")).height == 1
+
+
+def test_harmless_oddities_of_onchain_files_are_taken_as_they_are_meant(tmp_path):
+    path = tmp_path / "BTC.csv"
+    zoned = "2024-01-02T00:00:00.000000000Z,2024-01-03T08:00:00+02:00,NaN,2.5\n"
+    path.write_text(
+        "time,available_at,AdrActCnt,CapMVRVCur\n" + zoned + zoned + "2024-01-01T00:00:00Z,2024-01-03T06:00:00Z,,\n"
+    )
+    table = read_onchain(path)  # repeated rows count once, empty ones tell nothing
+    assert table.select("active_addresses", "mvrv").rows() == [(None, 2.5)]
+    assert table["available_at"].dt.hour().to_list() == [6]
+    path.write_text("timestamp,available_at,TxCnt\n1704067200,1704175200,7\n")
+    assert read_onchain(path)["available_at"].dt.hour().to_list() == [6]
+
+
+def test_metrics_of_several_files_live_side_by_side(tmp_path):
+    store, key = CandleStore(str(tmp_path)), SeriesKey("file", "onchain", "BTC")
+    delay = timedelta(hours=30)
+    for name, text in (("a", "time,AdrActCnt\n2024-01-01,10\n2024-02-01,20\n"), ("b", "time,TxCnt\n2024-01-01,7\n")):
+        (tmp_path / f"{name}.csv").write_text(text)
+        found = import_onchain(tmp_path / f"{name}.csv", store, "BTC", assumed_delay=delay)
+    assert (found.rows, found.assumed) == (2, 1)
+    table = store.read(key)
+    assert table.sort("timestamp").select("active_addresses", "tx_count").rows() == [(10.0, 7.0), (20.0, None)]
+
+
+@pytest.mark.realdata
+def test_real_files_without_publication_times_need_a_declared_delay(shared_data, tmp_path):
+    store, delay = CandleStore(str(tmp_path)), timedelta(hours=30)
+    for name, asset, metrics in (("ETH-2020", "ETH", 6), ("fear_greed", "BTC", 1)):
+        path = shared_data / "onchain" / f"{name}.parquet"
+        with pytest.raises(SourceError, match="does not say when"):
+            import_onchain(path, store, asset)
+        found = import_onchain(path, store, asset, assumed_delay=delay)
+        assert (len(found.metrics), found.assumed) == (metrics, found.rows)
+        table = store.read(SeriesKey("file", "onchain", asset))
+        assert (table["available_at"] - table["timestamp"]).unique().to_list() == [delay]
+    found = import_onchain(shared_data / "onchain" / "BTC.parquet", store, "BTC")
+    table = store.read(SeriesKey("file", "onchain", "BTC"))
+    assert table["fear_greed"].drop_nulls().len() == 2100, "an import leaves the metrics of others alone"
+    assert found.rows == table.height > 5750
+
+
 @pytest.mark.realdata
 def test_real_onchain_data_is_never_seen_before_it_was_published(shared_data, tmp_path):
     path, store = shared_data / "onchain" / "BTC.parquet", CandleStore(str(tmp_path))
     found = import_onchain(path, store, "BTC")
     table = store.read(SeriesKey("file", "onchain", "BTC"))
     assert found.rows == table.height > 5_000
-    assert set(found.metrics) == set(METRICS.values())
+    assert set(found.metrics) == set(METRICS.values()) - {"fear_greed"}
+    assert found.assumed == 4_430  # the file itself says that these times were filled in
     walk = pl.read_parquet(shared_data / "market" / "binance" / "BTC_USDT-1h.parquet")
     joined = enrich_onchain(walk, table)
     known = table.sort("available_at")
