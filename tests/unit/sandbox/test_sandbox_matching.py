@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from trading.adapters.sandbox.audit import audit
 from trading.adapters.sandbox.ledger import FEES, MARKET_MAKER, Ledger
-from trading.adapters.sandbox.matching import Engine, Terms
+from trading.adapters.sandbox.matching import Engine, Liquidity, Terms
+from trading.adapters.sandbox.money import SpotMoney
 from trading.adapters.sandbox.orders import Kind, Order, OrderRequest, RefusalError, Status
 from trading.adapters.sandbox.path import PricePath
 from trading.adapters.sandbox.rules import UNIT, SymbolRules
@@ -30,7 +31,7 @@ def _engine(terms: Terms | None = None) -> Engine:
     ledger = Ledger()
     for name in NAMES:
         ledger.open_account(name, {"USDT": 10_000 * UNIT, "BTC": UNIT // 10})
-    return Engine(MARKET.rules, PATH, ledger, terms or Terms())
+    return Engine(MARKET.rules, PATH, SpotMoney(MARKET.rules, ledger), terms or Terms())
 
 
 class Exchange(RuleBasedStateMachine):
@@ -38,7 +39,7 @@ class Exchange(RuleBasedStateMachine):
 
     @initialize(cap=st.sampled_from([0, 50 * UNIT]), fees=st.sampled_from([(1000, 1000), (0, 750), (199_999, 333_333)]))
     def open(self, cap: int, fees: tuple[int, int]) -> None:
-        self.engine = _engine(Terms(*fees, max_fill_units=cap))
+        self.engine = _engine(Terms(*fees, liquidity=Liquidity(cap)))
         self.now = MARKET.open_ms
 
     @rule(
@@ -126,13 +127,13 @@ def test_one_round_trip_to_the_unit() -> None:
     amount, cost = rules.amount(bought.lots), rules.cost(ask, bought.lots)
     fee = round(amount / 1000)
     assert bought.status is Status.FILLED
-    assert engine.ledger.balance("alice", "BTC").free == UNIT // 10 + amount - fee
-    assert engine.ledger.balance("alice", "USDT").free == 10_000 * UNIT - cost
-    assert engine.ledger.balance(FEES, "BTC").free == fee
-    assert engine.ledger.balance(MARKET_MAKER, "USDT").free == cost
+    assert engine.money.ledger.balance("alice", "BTC").free == UNIT // 10 + amount - fee
+    assert engine.money.ledger.balance("alice", "USDT").free == 10_000 * UNIT - cost
+    assert engine.money.ledger.balance(FEES, "BTC").free == fee
+    assert engine.money.ledger.balance(MARKET_MAKER, "USDT").free == cost
     engine.place(_limit("SELL", 1.0, kind=Kind.MARKET), MARKET.open_ms)
     back = rules.cost(bid, bought.lots)
-    assert engine.ledger.balance("alice", "USDT").free == 10_000 * UNIT - cost + back - round(back / 1000)
+    assert engine.money.ledger.balance("alice", "USDT").free == 10_000 * UNIT - cost + back - round(back / 1000)
     assert audit(engine) == ()
 
 
@@ -140,7 +141,7 @@ def test_the_audit_sees_a_single_missing_unit() -> None:
     engine = _engine()
     engine.place(_limit("BUY", 1.0, kind=Kind.MARKET), MARKET.open_ms)
     assert audit(engine) == ()
-    engine.ledger._balances["alice"]["USDT"].free -= 1
+    engine.money.ledger._balances["alice"]["USDT"].free -= 1
     problems = audit(engine)
     assert any("alice" in text for text in problems)
     assert any("from nowhere" in text for text in problems)
@@ -150,9 +151,9 @@ def test_a_limit_locks_waits_and_comes_back_when_cancelled() -> None:
     engine = _engine()
     order = engine.place(_limit("BUY", 0.9), MARKET.open_ms)
     assert order.status is Status.NEW
-    assert engine.ledger.balance("alice", "USDT").locked == order.locked > 0
+    assert engine.money.ledger.balance("alice", "USDT").locked == order.locked > 0
     engine.cancel(order, MARKET.open_ms)
-    assert engine.ledger.balance("alice", "USDT") == engine.ledger.balance("bob", "USDT")
+    assert engine.money.ledger.balance("alice", "USDT") == engine.money.ledger.balance("bob", "USDT")
     with pytest.raises(RefusalError, match="-2011"):
         engine.cancel(order, MARKET.open_ms)
 
@@ -169,7 +170,7 @@ def test_a_touch_does_not_fill_and_a_tick_through_does() -> None:
 
 
 def test_a_capped_order_fills_in_parts() -> None:
-    engine = _engine(Terms(max_fill_units=100 * UNIT, refill_ms=1_000))
+    engine = _engine(Terms(liquidity=Liquidity(100 * UNIT, 1_000)))
     order = engine.place(_limit("BUY", 0.9995), MARKET.open_ms)
     engine.advance(MARKET.open_ms, MARKET.end_ms)
     fills = [fill for fill in engine.fills if fill.order_id == order.order_id]
@@ -184,9 +185,9 @@ def test_a_stop_loss_sleeps_triggers_and_fills_no_worse_than_its_limit() -> None
     engine = _engine()
     stop = _limit("SELL", 0.9, kind=Kind.STOP_LOSS_LIMIT, stop_price=round(price * 0.998))
     order = engine.place(stop, MARKET.open_ms)
-    assert not order.triggered
+    assert order.sleeping
     (fill,) = engine.advance(MARKET.open_ms, MARKET.end_ms)
-    assert order.triggered
+    assert not order.sleeping
     assert PATH.price("BTC/USDT", fill.time_ms) <= stop.stop_price < PATH.price("BTC/USDT", fill.time_ms - 1)
     assert fill.price >= stop.price
 

@@ -11,13 +11,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from observability.metrics import Meters
 from trading.adapters.sandbox import private, public
 from trading.adapters.sandbox.auth import parse_params
 from trading.adapters.sandbox.control import Control, answer
 from trading.adapters.sandbox.endpoint import Call, Endpoint
-from trading.adapters.sandbox.faults import Fault
+from trading.adapters.sandbox.faults import RequestFault
 from trading.adapters.sandbox.orders import RefusalError
 from trading.adapters.sandbox.venue import Venue
 
@@ -64,8 +65,10 @@ def _serve(
         try:
             response = await _handle(venue, endpoint, request, (query, body))
         except RefusalError as refusal:
-            retry = {"Retry-After": "1"} if refusal.status == 429 else None
-            response = answer({"code": refusal.code, "msg": refusal.message}, refusal.status, retry)
+            wait = refusal.retry_after_s or int(refusal.status in (418, 429))
+            retry = {"Retry-After": str(wait)} if wait else None
+            data = {} if refusal.data is None else {"data": refusal.data}
+            response = answer({"code": refusal.code, "msg": refusal.message, **data}, refusal.status, retry)
         if meters is not None:
             meters.inc(METER, endpoint=endpoint.name, status=str(response.status_code))
         return response
@@ -74,23 +77,39 @@ def _serve(
 
 
 async def _handle(venue: Venue, endpoint: Endpoint, request: Request, texts: tuple[str, str]) -> Response:
-    api_key = request.headers.get("x-mbx-apikey")
-    used = venue.count_weight(endpoint.weight)
+    used = venue.traffic.weigh(endpoint.weight, venue.now_ms)
     params = parse_params(*texts)
     account = ""
     if endpoint.signed:
-        account = venue.gatekeeper.check(api_key, texts, params, venue.now_ms, venue.clock.lag_ms())
-    fault = venue.faults.take(endpoint.method, endpoint.path, account)
-    if fault is not None and fault.kind != "timeout_after":
-        await _fail(fault)
-    value = endpoint.handler(venue, Call(params, account))
-    if fault is not None:
-        await _fail(fault)
-    return answer(value, headers={"x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)})
+        api_key = request.headers.get("x-mbx-apikey")
+        account = venue.gatekeeper.check(api_key, texts, params, venue.told_ms, venue.clock.lag_ms())
+    fault = venue.faults.take(endpoint.method, endpoint.path, account, params, venue.now_ms)
+    if fault is not None and not fault.executes:
+        return await _failed(fault, None)
+    headers = {"x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
+    if endpoint.counts:
+        headers["x-mbx-order-count-10s"] = str(venue.traffic.order(account, venue.now_ms))
+    done = answer(endpoint.handler(venue, Call(params, account)), headers=headers)
+    return done if fault is None else await _failed(fault, done)
 
 
-async def _fail(fault: Fault) -> None:
+async def _failed(fault: RequestFault, done: Response | None) -> Response:
+    """What the client gets instead of `done`, the answer to what was executed."""
     if fault.kind == "error":
-        raise RefusalError(fault.code, fault.message, fault.status)
+        raise RefusalError(fault.code, fault.message, fault.status, retry_after_s=fault.retry_after_s)
+    if fault.kind in ("drop_before", "drop_after", "disconnect"):
+        return Cut()
+    if fault.kind == "garble" and done is not None:
+        half = bytes(done.body)[: max(1, len(done.body) // 2)]
+        return Response(half + b"\x00<html>", headers={"content-type": "application/json"})
     await asyncio.sleep(fault.hold_s)
     raise RefusalError(*UNKNOWN_OUTCOME, 504)
+
+
+class Cut(Response):
+    """An answer that breaks off behind its headers: the server then closes the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Promise a body and send none."""
+        promised = [(b"content-type", b"application/json"), (b"content-length", b"512")]
+        await send({"type": "http.response.start", "status": 200, "headers": promised})

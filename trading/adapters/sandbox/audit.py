@@ -6,7 +6,6 @@ from collections import defaultdict
 
 from trading.adapters.sandbox.ledger import FEES
 from trading.adapters.sandbox.matching import Engine
-from trading.adapters.sandbox.orders import Kind
 from trading.adapters.sandbox.rules import SymbolRules
 
 
@@ -18,7 +17,7 @@ def audit(engine: Engine) -> tuple[str, ...]:
     order equals its fills; no fill is worse than its order's limit.
     """
     expected: dict[str, defaultdict[str, int]] = {
-        name: defaultdict(int, units) for name, units in engine.ledger.initial.items()
+        name: defaultdict(int, units) for name, units in engine.money.ledger.initial.items()
     }
     by_order: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
     problems = []
@@ -31,14 +30,14 @@ def audit(engine: Engine) -> tuple[str, ...]:
         by_order[fill.order_id][0] += fill.lots
         by_order[fill.order_id][1] += fill.cost
         request = engine.orders[fill.order_id].request
-        if request.kind is not Kind.MARKET and sign * (fill.price - request.price) > 0:
+        if not request.kind.priceless and sign * (fill.price - request.price) > 0:
             problems.append(f"fill {fill.fill_id} is worse than the limit of order {fill.order_id}")
     for order in engine.orders.values():
         if [order.filled, order.cost] != by_order[order.order_id]:
             problems.append(f"order {order.order_id} does not equal its fills")
         if order.locked < 0 or (order.locked and not order.status.open):
             problems.append(f"order {order.order_id} holds {order.locked} units in state {order.status}")
-    for account in (*engine.ledger.accounts(), FEES):
+    for account in (*engine.money.ledger.accounts(), FEES):
         problems += _account_problems(engine, account, expected[account])
     return (*problems, *_sum_problems(engine))
 
@@ -49,9 +48,9 @@ def _account_problems(engine: Engine, account: str, expected: dict[str, int]) ->
         rules: SymbolRules = engine.rules[order.request.pair]
         locked[rules.quote if order.request.side == "BUY" else rules.base] += order.locked
     problems = []
-    balances = engine.ledger.balances(account)
+    balances = engine.money.ledger.balances(account)
     for asset in {*balances, *expected}:
-        held = engine.ledger.balance(account, asset)
+        held = engine.money.ledger.balance(account, asset)
         if (held.total, held.locked) != (expected.get(asset, 0), locked[asset]) or min(held.free, held.locked) < 0:
             problems.append(
                 f"{account} has {held.free} free + {held.locked} locked units of {asset}, "
@@ -62,10 +61,10 @@ def _account_problems(engine: Engine, account: str, expected: dict[str, int]) ->
 
 def _sum_problems(engine: Engine) -> list[str]:
     given: defaultdict[str, int] = defaultdict(int)
-    for units in engine.ledger.initial.values():
+    for units in engine.money.ledger.initial.values():
         for asset, count in units.items():
             given[asset] += count
-    totals = engine.ledger.totals()
+    totals = engine.money.ledger.totals()
     return [
         f"{totals.get(asset, 0) - given[asset]} units of {asset} came from nowhere"
         for asset in {*totals, *given}

@@ -82,8 +82,12 @@ class SandboxClient:
         """All accounts' books, `conserved`, `problems` and the history's `digest`."""
         return self._ask("GET", "ledger")
 
+    def faults(self) -> list[dict[str, Any]]:
+        """What is still to fail."""
+        return list(self._ask("GET", "faults")["faults"])
+
     def plan_fault(self, **fault: Any) -> None:
-        """Let the next requests fail; fields as in `trading.adapters.sandbox.faults.Fault`."""
+        """Let something fail; fields as in `trading.adapters.sandbox.faults`."""
         self._ask("POST", "faults", fault)
 
     def clear_faults(self) -> None:

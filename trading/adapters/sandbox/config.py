@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from observability.errors import SettingsError
 from observability.files import write_whole
 from trading.adapters.sandbox.market import Market
-from trading.adapters.sandbox.matching import Terms
+from trading.adapters.sandbox.matching import Liquidity, Terms
 from trading.adapters.sandbox.replay import replay
 from trading.adapters.sandbox.rules import UNIT
 from trading.adapters.sandbox.simulated import SimulatedMarket, simulate, simulated_pairs
@@ -73,7 +73,7 @@ class TermsConfig(Part):
 
     def build(self) -> Terms:
         """As the engine takes them."""
-        return Terms(self.maker_ppm, self.taker_ppm, self.spread_ppm, round(self.max_fill * UNIT))
+        return Terms(self.maker_ppm, self.taker_ppm, self.spread_ppm, Liquidity(round(self.max_fill * UNIT)))
 
 
 class SandboxConfig(Part):
@@ -84,6 +84,7 @@ class SandboxConfig(Part):
         grace_s: real seconds that a participant of the clock may be busy before time goes on without it.
         forget_s: real seconds after which an absent participant no longer counts.
         weight_limit: request weight allowed in a virtual minute (0: counted, not enforced).
+        order_limit: new orders an account may send in ten virtual seconds (0: counted, not enforced).
         targets_dir: folder of Prometheus targets; none means no exporter.
     """
 
@@ -95,6 +96,7 @@ class SandboxConfig(Part):
     grace_s: float = Field(3.0, gt=0)
     forget_s: float = Field(180.0, gt=0)
     weight_limit: int = Field(0, ge=0)
+    order_limit: int = Field(0, ge=0)
     market: MarketConfig = SimulatedConfig()
     terms: TermsConfig = TermsConfig()
     accounts: tuple[AccountConfig, ...] = ()

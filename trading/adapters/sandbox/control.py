@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from trading.adapters.sandbox.audit import audit
-from trading.adapters.sandbox.faults import Fault
+from trading.adapters.sandbox.faults import READER
 from trading.adapters.sandbox.orders import Fill, Order
 from trading.adapters.sandbox.rules import SymbolRules, units_text
 from trading.adapters.sandbox.venue import Venue
@@ -133,8 +133,8 @@ class Control:
         return answer({"now_ms": venue.now_ms, "accounts": accounts, **verdict})
 
     async def plan_fault(self, request: Request) -> Response:
-        """Let the next requests of a kind fail."""
-        self._venue.faults.plan(Fault.model_validate_json(await request.body()))
+        """Let something fail from now on."""
+        self._venue.plan(READER.validate_json(await request.body()))
         return await self.planned_faults(request)
 
     async def clear_faults(self, request: Request) -> Response:
@@ -144,7 +144,7 @@ class Control:
 
     async def planned_faults(self, _request: Request) -> Response:
         """What is still to fail."""
-        return answer({"faults": [fault.model_dump() for fault in self._venue.faults.planned()]})
+        return answer({"faults": [fault.model_dump() for fault in self._venue.faults.planned(self._venue.now_ms)]})
 
     def _time(self) -> Response:
         clock = self._venue.clock

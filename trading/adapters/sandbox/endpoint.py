@@ -56,13 +56,14 @@ Handler = Callable[[Venue, Call], Any]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An HTTP endpoint. The handler answers raw JSON bytes or something to encode."""
+    """An HTTP endpoint. The handler answers raw JSON bytes or something to encode; `counts`: it makes an order."""
 
     method: str
     path: str
     handler: Handler
     signed: bool = False
     weight: int = 1
+    counts: bool = False
 
     @property
     def name(self) -> str:

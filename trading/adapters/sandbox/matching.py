@@ -2,19 +2,21 @@
 
 One deep market maker stands on the other side of every order. Marketable orders take its quote (price +- half the
 spread) at once; resting orders fill at their own limit as soon as the price goes *through* it, not when it touches.
+Spot and futures are two of these engines; what differs is the `Money` behind them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
 
-from trading.adapters.sandbox.ledger import FEES, MARKET_MAKER, Ledger
+from trading.adapters.sandbox.checks import check_order
+from trading.adapters.sandbox.money import Money
 from trading.adapters.sandbox.orders import Fill, Kind, Order, OrderRequest, RefusalError, Status
 from trading.adapters.sandbox.rules import PPM, SymbolRules
 
@@ -32,48 +34,65 @@ class Prices(Protocol):
         """First time in (after_ms, until_ms] with a price over `level`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Liquidity:
+    """How much fills at once: quote units a fill (0: all), and the time until more may fill."""
+
+    fill_units: int = 0
+    refill_ms: int = 60_000
+
+
 @dataclass(frozen=True)
 class Terms:
-    """What trading costs, in parts per million.
-
-    Attributes:
-        max_fill_units: quote value that one fill of a resting order may have (0: no cap, orders fill whole).
-        refill_ms: time until a capped order may fill again.
-    """
+    """What trading costs, in parts per million, and how deep the market is for resting orders."""
 
     maker_ppm: int = 1000
     taker_ppm: int = 1000
     spread_ppm: int = 100
-    max_fill_units: int = 0
-    refill_ms: int = 60_000
+    liquidity: Liquidity = Liquidity()
 
 
 class Engine:
-    """All orders and fills of all accounts on one market."""
+    """All orders and fills of all accounts on one market.
 
-    def __init__(self, rules: Mapping[str, SymbolRules], prices: Prices, ledger: Ledger, terms: Terms) -> None:
-        self.rules, self.ledger, self.terms = rules, ledger, terms
-        self._prices = prices
+    Args:
+        thin: says for a pair and a time that only so much fills at once, marketable orders included; None: no bound.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, SymbolRules],
+        prices: Prices,
+        money: Money,
+        terms: Terms,
+        thin: Callable[[str, int], Liquidity | None] = lambda _pair, _at_ms: None,
+    ) -> None:
+        self.rules, self.money, self.terms = rules, money, terms
+        self._prices, self._thin = prices, thin
         self.orders: dict[int, Order] = {}
         self.fills: list[Fill] = []
         self._open: dict[int, Order] = {}
 
     def quote(self, pair: str, at_ms: int) -> tuple[int, int]:
-        """Bid and ask in ticks."""
-        price = self._prices.price(pair, at_ms)
-        spread = max(1, (price * self.terms.spread_ppm + PPM // 2) // PPM)
-        bid = max(1, price - spread // 2)
-        return bid, bid + spread
+        """Best bid and ask; they differ by at least a tick."""
+        last = self._prices.price(pair, at_ms)
+        half = last * self.terms.spread_ppm // (2 * PPM)
+        return max(last - half, 1), last + max(half, 1)
 
     def open_orders(self, account: str, pair: str | None = None) -> list[Order]:
         """Orders that can still fill, oldest first."""
-        return [o for o in self._open.values() if o.request.account == account and pair in (None, o.request.pair)]
+        return [
+            order
+            for order in self._open.values()
+            if order.request.account == account and pair in (None, order.request.pair)
+        ]
 
     def find(self, account: str, pair: str, order_id: int | None, client_id: str | None) -> Order | None:
-        """An account's order by either id; of orders that shared a client id, the newest."""
+        """An account's order by its id or else by its client id (the newest of that name)."""
         if order_id is not None:
-            order = self.orders.get(order_id)
-            return order if order and (order.request.account, order.request.pair) == (account, pair) else None
+            found = self.orders.get(order_id)
+            mine = found is not None and (found.request.account, found.request.pair) == (account, pair)
+            return found if mine else None
         same = (o for o in reversed(self.orders.values()) if o.client_id == client_id and o.request.account == account)
         return next((order for order in same if order.request.pair == pair), None)
 
@@ -84,22 +103,30 @@ class Engine:
             RefusalError: a filter, the balance, an immediate trigger or an open order with the same client id forbids
                 it; nothing has changed then.
         """
-        bid, ask = self.quote(request.pair, now_ms)
+        quote = self.quote(request.pair, now_ms)
+        bid, ask = quote
         lots = self._lots(request, ask)
-        self._check(request, lots, bid, ask)
+        check_order(self.rules[request.pair], request, lots, quote, self.open_orders(request.account))
         marketable = ask <= request.price if request.side == "BUY" else bid >= request.price
         if request.kind is Kind.LIMIT_MAKER and marketable:
             raise RefusalError(-2010, "Order would immediately match and take.")
         order = Order(len(self.orders) + 1, request, request.client_id, lots, now_ms, now_ms, eligible_ms=now_ms)
         order.client_id = request.client_id or f"sandbox{order.order_id}"
-        self._reserve(order, ask)
-        self.orders[order.order_id] = order
+        # an order without a limit is paid for at what it would cost now, or at its stop
+        self.money.reserve(order, request.price or request.stop_price or ask)
+        self.orders[order.order_id] = self._open[order.order_id] = order
         if request.kind is Kind.MARKET or (marketable and not request.kind.conditional):
-            self._execute(order, ask if request.side == "BUY" else bid, order.remaining, now_ms, maker=False)
+            self._take(order, now_ms)
         elif request.time_in_force != "GTC" and not request.kind.conditional:
             self._close(order, Status.EXPIRED, now_ms)
-        else:
-            self._open[order.order_id] = order
+        return order
+
+    def force(self, request: OrderRequest, now_ms: int) -> Order:
+        """An order of the house for an account (liquidation): no filters, nothing set aside, filled at once."""
+        order = Order(len(self.orders) + 1, request, request.client_id, request.lots, now_ms, now_ms)
+        self.orders[order.order_id] = self._open[order.order_id] = order
+        bid, ask = self.quote(request.pair, now_ms)
+        self._execute(order, ask if request.side == "BUY" else bid, order.lots, now_ms, maker=False)
         return order
 
     def cancel(self, order: Order, now_ms: int) -> Order:
@@ -109,25 +136,40 @@ class Engine:
         self._close(order, Status.CANCELED, now_ms)
         return order
 
+    def expire(self, pair: str, now_ms: int, account: str | None = None) -> None:
+        """End all open orders of a pair, of one account or of all."""
+        for order in list(self._open.values()):
+            if order.request.pair == pair and account in (None, order.request.account):
+                self._close(order, Status.EXPIRED, now_ms)
+
     def advance(self, from_ms: int, to_ms: int) -> list[Fill]:
         """Let the price run over (from_ms, to_ms]; returns the fills in the order in which they happened."""
-        before = len(self.fills)
+        before, at_ms = len(self.fills), from_ms
         events = [(at, order.order_id) for order in self._open.values() if (at := self._next(order, from_ms, to_ms))]
         heapq.heapify(events)
-        while events:
-            at, order_id = heapq.heappop(events)
-            order = self._open[order_id]
-            self._happen(order, at)
-            if order_id in self._open and (later := self._next(order, at, to_ms)):
-                heapq.heappush(events, (later, order_id))
-        return self.fills[before:]
+        while True:
+            due = self.money.next_ms(at_ms, to_ms)
+            if events and (due is None or events[0][0] <= due):
+                at_ms, order_id = heapq.heappop(events)
+                order = self._open.get(order_id)
+                if order is None:
+                    continue  # something else ended it meanwhile
+                self._happen(order, at_ms)
+                if order.status.open and (later := self._next(order, at_ms, to_ms)):
+                    heapq.heappush(events, (later, order_id))
+            elif due is not None:
+                at_ms = due
+                self.money.happen(at_ms, self)
+            else:
+                return self.fills[before:]
 
     def digest(self) -> str:
         """A hash of every order, fill and balance: equal histories have equal digests."""
+        ledger = self.money.ledger
         story = {
             "fills": [[f.order_id, f.account, f.pair, f.side, f.price, f.lots, f.fee, f.time_ms] for f in self.fills],
             "orders": [[o.order_id, o.status, o.filled, o.cost, o.updated_ms] for o in self.orders.values()],
-            "totals": {a: {k: b.total for k, b in self.ledger.balances(a).items()} for a in self.ledger.accounts()},
+            "totals": {a: {k: b.total for k, b in ledger.balances(a).items()} for a in ledger.accounts()},
         }
         return hashlib.sha256(orjson.dumps(story, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -135,8 +177,8 @@ class Engine:
         """When something next happens to a resting order: its stop is met or its limit is gone through."""
         request, after = order.request, max(after_ms, order.eligible_ms)
         buys = request.side == "BUY"
-        if request.kind.conditional and not order.triggered:
-            if buys == (request.kind is Kind.STOP_LOSS_LIMIT):
+        if order.sleeping:
+            if buys == request.kind.stops:
                 return self._prices.first_above(request.pair, after, until_ms, request.stop_price - 1)
             return self._prices.first_below(request.pair, after, until_ms, request.stop_price + 1)
         crossed = self._prices.first_below if buys else self._prices.first_above
@@ -144,18 +186,34 @@ class Engine:
 
     def _happen(self, order: Order, at_ms: int) -> None:
         request = order.request
-        if request.kind.conditional and not order.triggered:
-            order.triggered, order.updated_ms = True, at_ms
+        if order.sleeping:
+            order.triggered_ms = order.updated_ms = at_ms
             bid, ask = self.quote(request.pair, at_ms)
-            price = ask if request.side == "BUY" else bid
-            if (price <= request.price) if request.side == "BUY" else (price >= request.price):
-                self._execute(order, price, order.remaining, at_ms, maker=False)
+            takes = ask <= request.price if request.side == "BUY" else bid >= request.price
+            if request.kind.priceless or takes:
+                self._take(order, at_ms)
             return
-        lots, rules = order.remaining, self.rules[request.pair]
-        if self.terms.max_fill_units:
-            lots = min(lots, max(1, self.terms.max_fill_units // rules.cost(request.price, 1)))
-            order.eligible_ms = at_ms + self.terms.refill_ms
-        self._execute(order, request.price, lots, at_ms, maker=True)
+        self._execute(order, request.price, self._capped(order, request.price, at_ms), at_ms, maker=True)
+
+    def _take(self, order: Order, at_ms: int) -> None:
+        """Take the market maker's quote, as far as it is deep; what an impatient order does not get, it leaves."""
+        request, (bid, ask) = order.request, self.quote(order.request.pair, at_ms)
+        price = ask if request.side == "BUY" else bid
+        thin = self._thin(request.pair, at_ms)
+        lots = order.remaining if thin is None else self._capped(order, price, at_ms)
+        if request.time_in_force != "FOK" or lots == order.remaining:
+            self._execute(order, price, lots, at_ms, maker=False)
+        if order.status.open and (request.kind.priceless or request.time_in_force != "GTC"):
+            self._close(order, Status.EXPIRED, at_ms)
+
+    def _capped(self, order: Order, price: int, at_ms: int) -> int:
+        """Lots that fill at once at `price`; when that is not all, the next fill has to wait."""
+        pair = order.request.pair
+        liquidity = self._thin(pair, at_ms) or self.terms.liquidity
+        if not liquidity.fill_units:
+            return order.remaining
+        order.eligible_ms = at_ms + liquidity.refill_ms
+        return min(order.remaining, max(1, liquidity.fill_units // self.rules[pair].cost(price, 1)))
 
     def _lots(self, request: OrderRequest, ask: int) -> int:
         if request.kind is Kind.MARKET and request.quote_units:
@@ -163,55 +221,22 @@ class Engine:
             return request.quote_units // self.rules[request.pair].cost(price, 1)
         return request.lots
 
-    def _check(self, request: OrderRequest, lots: int, bid: int, ask: int) -> None:
-        rules, market = self.rules[request.pair], request.kind is Kind.MARKET
-        if not 1 <= lots <= rules.max_lots:
-            raise RefusalError(-1013, "Filter failure: LOT_SIZE")
-        if not market and not 1 <= request.price <= 10**15:
-            raise RefusalError(-1013, "Filter failure: PRICE_FILTER")
-        if not market and not ask // 5 <= request.price <= bid * 5:
-            raise RefusalError(-1013, "Filter failure: PERCENT_PRICE_BY_SIDE")
-        if rules.cost(ask if market else request.price, lots) < rules.min_notional:
-            raise RefusalError(-1013, "Filter failure: NOTIONAL")
-        if request.kind.conditional:
-            rising = (request.side == "BUY") == (request.kind is Kind.STOP_LOSS_LIMIT)
-            if request.stop_price < 1:
-                raise RefusalError(-1013, "Filter failure: PRICE_FILTER")
-            if (request.stop_price <= bid) if rising else (request.stop_price >= ask):
-                raise RefusalError(-2010, "Stop price would trigger immediately.")
-        if request.client_id and any(o.client_id == request.client_id for o in self.open_orders(request.account)):
-            raise RefusalError(-2010, "Duplicate order sent.")
-
-    def _reserve(self, order: Order, ask: int) -> None:
-        request, rules = order.request, self.rules[order.request.pair]
-        if request.side == "SELL":
-            asset, units = rules.base, rules.amount(order.lots)
-        else:
-            price = ask if request.kind is Kind.MARKET else request.price
-            asset, units = rules.quote, rules.cost(price, order.lots)
-        if not self.ledger.lock(request.account, asset, units):
-            raise RefusalError(-2010, "Account has insufficient balance for requested action.")
-        order.locked = units
-
     def _execute(self, order: Order, price: int, lots: int, at_ms: int, *, maker: bool) -> None:
-        """Swap base and quote with the market maker, and pay the fee out of what was received."""
-        request, rules, ledger = order.request, self.rules[order.request.pair], self.ledger
-        cost, amount = rules.cost(price, lots), rules.amount(lots)
-        buys = request.side == "BUY"
-        given, received = (cost, amount) if buys else (amount, cost)
-        give_asset, fee_asset = (rules.quote, rules.base) if buys else (rules.base, rules.quote)
-        fee = (received * (self.terms.maker_ppm if maker else self.terms.taker_ppm) + PPM // 2) // PPM
-        ledger.pay_locked(request.account, MARKET_MAKER, give_asset, given)
-        ledger.pay(MARKET_MAKER, request.account, fee_asset, received)
-        ledger.pay(request.account, FEES, fee_asset, fee)
-        order.locked -= given
+        """Let the money change hands and write it down; an order that may fill no more is over."""
+        lots = self.money.fillable(order, lots, price)
+        if lots == 0:
+            self._close(order, Status.EXPIRED, at_ms)
+            return
+        request, cost = order.request, self.rules[order.request.pair].cost(price, lots)
+        ppm = self.terms.maker_ppm if maker else self.terms.taker_ppm
+        settled = self.money.settle(order, price, lots, ppm, at_ms)
         order.filled += lots
         order.cost += cost
         order.updated_ms = at_ms
         self.fills.append(
             Fill(
                 len(self.fills) + 1, order.order_id, request.account, request.pair, request.side,
-                price, lots, cost, fee, fee_asset, maker, at_ms,
+                price, lots, cost, settled.fee, settled.fee_asset, maker, at_ms, settled.realized,
             )
         )  # fmt: skip
         if order.remaining:
@@ -221,8 +246,6 @@ class Engine:
 
     def _close(self, order: Order, status: Status, at_ms: int) -> None:
         """End an order and free what is still set aside for it."""
-        rules = self.rules[order.request.pair]
-        asset = rules.quote if order.request.side == "BUY" else rules.base
-        self.ledger.unlock(order.request.account, asset, order.locked)
-        order.locked, order.status, order.updated_ms = 0, status, at_ms
+        self.money.release(order)
+        order.status, order.updated_ms = status, at_ms
         self._open.pop(order.order_id, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from observability.errors import ExchangeError
 
@@ -13,18 +13,30 @@ TimeInForce = Literal["GTC", "IOC", "FOK"]
 
 
 class Kind(StrEnum):
-    """Binance's spot order types that the sandbox takes."""
+    """Order types under Binance's names on spot; futures call some of them differently (see `futures_wire`)."""
 
     LIMIT = "LIMIT"
     LIMIT_MAKER = "LIMIT_MAKER"
     MARKET = "MARKET"
+    STOP_LOSS = "STOP_LOSS"
     STOP_LOSS_LIMIT = "STOP_LOSS_LIMIT"
+    TAKE_PROFIT = "TAKE_PROFIT"
     TAKE_PROFIT_LIMIT = "TAKE_PROFIT_LIMIT"
 
     @property
     def conditional(self) -> bool:
         """Whether the order sleeps until its stop price is met."""
-        return self in (Kind.STOP_LOSS_LIMIT, Kind.TAKE_PROFIT_LIMIT)
+        return self.stops or self in (Kind.TAKE_PROFIT, Kind.TAKE_PROFIT_LIMIT)
+
+    @property
+    def stops(self) -> bool:
+        """Whether it is a stop-loss: its stop lies where the price would hurt."""
+        return self in (Kind.STOP_LOSS, Kind.STOP_LOSS_LIMIT)
+
+    @property
+    def priceless(self) -> bool:
+        """Whether it takes any price once it works."""
+        return self in (Kind.MARKET, Kind.STOP_LOSS, Kind.TAKE_PROFIT)
 
 
 class Status(StrEnum):
@@ -44,7 +56,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """What a client asks for. A market buy gives either `lots` or `quote_units` (spend that much)."""
+    """What a client asks for. A market buy gives either `lots` or `quote_units` (spend that much).
+
+    Futures only: `reduce_only` never opens or turns a position; `close_position` closes all there is when it triggers.
+    """
 
     account: str
     pair: str
@@ -56,11 +71,17 @@ class OrderRequest:
     quote_units: int = 0
     time_in_force: TimeInForce = "GTC"
     client_id: str = ""
+    reduce_only: bool = False
+    close_position: bool = False
 
 
 @dataclass(slots=True)
 class Order:
-    """An accepted order. `locked` are the units still set aside for it; `eligible_ms`: earliest next fill."""
+    """An accepted order.
+
+    `locked` are the units still set aside for it; `eligible_ms`: earliest next fill; `triggered_ms`: when a conditional
+    order began to work.
+    """
 
     order_id: int
     request: OrderRequest
@@ -69,7 +90,7 @@ class Order:
     created_ms: int
     updated_ms: int
     status: Status = Status.NEW
-    triggered: bool = False
+    triggered_ms: int | None = None
     filled: int = 0
     cost: int = 0
     locked: int = 0
@@ -80,10 +101,18 @@ class Order:
         """Lots not filled."""
         return self.lots - self.filled
 
+    @property
+    def sleeping(self) -> bool:
+        """Whether it is a conditional order that has not met its stop."""
+        return self.request.kind.conditional and self.triggered_ms is None
+
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One execution. `cost` in quote units; the fee is in base on buys and in quote on sells."""
+    """One execution. `cost` in quote units; on spot the fee is in base on buys, else in quote.
+
+    `realized`: profit or loss that a futures fill settled, fee not included.
+    """
 
     fill_id: int
     order_id: int
@@ -97,11 +126,15 @@ class Fill:
     fee_asset: str
     maker: bool
     time_ms: int
+    realized: int = 0
 
 
 class RefusalError(ExchangeError):
-    """The exchange refuses a request, with Binance's code and words."""
+    """The exchange refuses a request, with Binance's code and words; `data` goes along where Binance sends some."""
 
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
+    def __init__(
+        self, code: int, message: str, status: int = 400, *, retry_after_s: int = 0, data: dict[str, Any] | None = None
+    ) -> None:
         self.code, self.message, self.status = code, message, status
+        self.retry_after_s, self.data = retry_after_s, data
         super().__init__(f"{message} ({code})")

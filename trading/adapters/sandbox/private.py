@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from trading.adapters.sandbox.endpoint import Call, Endpoint
-from trading.adapters.sandbox.orders import Kind, Order, OrderRequest, RefusalError, Side, TimeInForce
-from trading.adapters.sandbox.rules import PPM, UNIT_DECIMALS, SymbolRules, units_text
+from trading.adapters.sandbox.endpoint import Call, Endpoint, Handler
+from trading.adapters.sandbox.intake import read_order
+from trading.adapters.sandbox.orders import Order, RefusalError
+from trading.adapters.sandbox.rules import PPM, units_text
 from trading.adapters.sandbox.venue import Venue
 from trading.adapters.sandbox.wire import cancelled, inner_fill, placed, queried, trade
 
@@ -36,9 +37,9 @@ def account(venue: Venue, call: Call) -> dict[str, Any]:
 
 def place_order(venue: Venue, call: Call) -> dict[str, Any]:
     """Accept an order; the answer lists the fills that happened at once."""
-    pair = venue.pair(call.text("symbol"))
+    pair = venue.tradable(call.text("symbol"))
     before = len(venue.engine.fills)
-    order = venue.engine.place(_request(venue.market.rules[pair], call), venue.now_ms)
+    order = venue.engine.place(read_order(venue.market.rules[pair], call), venue.now_ms)
     fills = venue.engine.fills[before:]
     answer = placed(venue.market.rules[pair], order)
     if call.params.get("newOrderRespType", "FULL") == "FULL":
@@ -48,40 +49,48 @@ def place_order(venue: Venue, call: Call) -> dict[str, Any]:
 
 def test_order(venue: Venue, call: Call) -> dict[str, Any]:
     """Read an order as `place_order` would, and place nothing."""
-    _request(venue.market.rules[venue.pair(call.text("symbol"))], call)
+    read_order(venue.market.rules[venue.pair(call.text("symbol"))], call)
     return {}
 
 
-def _request(rules: SymbolRules, call: Call) -> OrderRequest:
-    side, kind = call.text("side"), call.text("type")
-    if side not in ("BUY", "SELL"):
-        raise RefusalError(-1117, "Invalid side.")
-    if kind not in set(Kind):
-        raise RefusalError(-1116, "Invalid orderType.")
-    needed = ["quantity"] if kind != Kind.MARKET or not call.params.get("quoteOrderQty") else ["quoteOrderQty"]
-    needed += [] if kind == Kind.MARKET else ["price"]
-    needed += ["stopPrice"] if Kind(kind).conditional else []
-    needed += [] if kind in (Kind.MARKET, Kind.LIMIT_MAKER) else ["timeInForce"]
-    for name in needed:
-        call.text(name)
-    force = call.params.get("timeInForce", "GTC")
-    if force not in ("GTC", "IOC", "FOK"):
-        raise RefusalError(-1115, "Invalid timeInForce.")
-    client_id = call.params.get("newClientOrderId", "")
-    if len(client_id) > 36 or not all(c.isascii() and (c.isalnum() or c in ".:/_-") for c in client_id):
-        raise RefusalError(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
-    return OrderRequest(
-        account=call.account,
-        pair=rules.pair,
-        side=cast(Side, side),
-        kind=Kind(kind),
-        lots=call.count("quantity", rules.lot_decimals, "LOT_SIZE"),
-        price=0 if kind == Kind.MARKET else call.count("price", rules.price_decimals, "PRICE_FILTER"),
-        stop_price=call.count("stopPrice", rules.price_decimals, "PRICE_FILTER"),
-        quote_units=call.count("quoteOrderQty", UNIT_DECIMALS, "NOTIONAL") if "quoteOrderQty" in needed else 0,
-        time_in_force=cast(TimeInForce, force),
-        client_id=client_id,
-    )
+def cancel_replace(venue: Venue, call: Call) -> dict[str, Any]:
+    """Take one order back and place another, which takes its place in no queue; not one atomic step, as on Binance."""
+    mode = call.text("cancelReplaceMode")
+    if mode not in ("STOP_ON_FAILURE", "ALLOW_FAILURE"):
+        raise RefusalError(-1116, "Invalid cancelReplaceMode.")
+    names = {"cancelOrderId": "orderId", "cancelOrigClientOrderId": "origClientOrderId"}
+    old = {names.get(name, name): value for name, value in call.params.items() if name != "cancelNewClientOrderId"}
+    taken = _tried(cancel_order, venue, Call(old, call.account))
+    stopped = isinstance(taken, RefusalError) and mode == "STOP_ON_FAILURE"
+    placed_now = None if stopped else _tried(place_order, venue, call)
+    outcome = {
+        "cancelResult": _verdict(taken),
+        "newOrderResult": _verdict(placed_now),
+        "cancelResponse": _told(taken),
+        "newOrderResponse": _told(placed_now),
+    }
+    failures = sum(isinstance(part, RefusalError) for part in (taken, placed_now)) + stopped
+    if failures:
+        partly = failures == 1
+        words = "partially failed" if partly else "failed"
+        code, status = (-2021, 409) if partly else (-2022, 400)
+        raise RefusalError(code, f"Order cancel-replace {words}.", status, data=outcome)
+    return outcome
+
+
+def _tried(handler: Handler, venue: Venue, call: Call) -> Any:
+    try:
+        return handler(venue, call)
+    except RefusalError as refusal:
+        return refusal
+
+
+def _verdict(part: Any) -> str:
+    return "NOT_ATTEMPTED" if part is None else "FAILURE" if isinstance(part, RefusalError) else "SUCCESS"
+
+
+def _told(part: Any) -> Any:
+    return {"code": part.code, "msg": part.message} if isinstance(part, RefusalError) else part
 
 
 def _found(venue: Venue, call: Call, code: int, words: str) -> Order:
@@ -189,14 +198,21 @@ def coins(venue: Venue, call: Call) -> list[dict[str, Any]]:
 
 
 def nothing(_venue: Venue, _call: Call) -> list[Any]:
-    """An empty list: no margin pairs, no delistings."""
+    """An empty list: no margin pairs."""
     return []
+
+
+def delistings(venue: Venue, _call: Call) -> list[dict[str, Any]]:
+    """Symbols whose trading ends, soonest first."""
+    ends = sorted((at, rules.symbol) for pair, rules in venue.market.rules.items() for at in venue.delistings(pair))
+    return [{"delistTime": at, "symbols": [symbol]} for at, symbol in ends]
 
 
 ENDPOINTS = (
     Endpoint("GET", "/api/v3/account", account, signed=True, weight=20),
-    Endpoint("POST", "/api/v3/order", place_order, signed=True),
+    Endpoint("POST", "/api/v3/order", place_order, signed=True, counts=True),
     Endpoint("POST", "/api/v3/order/test", test_order, signed=True),
+    Endpoint("POST", "/api/v3/order/cancelReplace", cancel_replace, signed=True, counts=True),
     Endpoint("GET", "/api/v3/order", get_order, signed=True, weight=4),
     Endpoint("DELETE", "/api/v3/order", cancel_order, signed=True),
     Endpoint("GET", "/api/v3/openOrders", open_orders, signed=True, weight=6),
@@ -207,5 +223,5 @@ ENDPOINTS = (
     Endpoint("GET", "/sapi/v1/margin/allPairs", nothing, signed=True),
     Endpoint("GET", "/sapi/v1/margin/isolated/allPairs", nothing, signed=True),
     Endpoint("GET", "/sapi/v1/asset/tradeFee", trade_fees, signed=True),
-    Endpoint("GET", "/sapi/v1/spot/delist-schedule", nothing, signed=True),
+    Endpoint("GET", "/sapi/v1/spot/delist-schedule", delistings, signed=True),
 )

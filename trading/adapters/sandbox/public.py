@@ -22,7 +22,7 @@ def ping(_venue: Venue, _call: Call) -> dict[str, Any]:
 
 def server_time(venue: Venue, _call: Call) -> dict[str, Any]:
     """Virtual time."""
-    return {"serverTime": venue.now_ms}
+    return {"serverTime": venue.told_ms}
 
 
 def _klines(venue: Venue, call: Call, *, with_volume: bool) -> bytes:
@@ -31,7 +31,7 @@ def _klines(venue: Venue, call: Call, *, with_volume: bool) -> bytes:
         raise RefusalError(-1120, f"Invalid interval. This market is kept in {venue.market.timeframe}.")
     start, end = call.integer("startTime"), call.integer("endTime")
     limit = call.limit(500, 1500)
-    return venue.klines.rows(
+    return venue.feed.rows(
         pair, interval, venue.now_ms, start_ms=start, end_ms=end, limit=limit, with_volume=with_volume
     )
 
@@ -49,7 +49,7 @@ def mark_klines(venue: Venue, call: Call) -> bytes:
 def depth(venue: Venue, call: Call) -> dict[str, Any]:
     """An order book of the market maker: tick after tick, about 50,000 quote units a level, deeper further out."""
     pair = venue.pair(call.text("symbol"))
-    rules, (bid, ask) = venue.market.rules[pair], venue.engine.quote(pair, venue.now_ms)
+    rules, (bid, ask) = venue.market.rules[pair], venue.engine.quote(pair, venue.seen_ms(pair))
     step = max(1, bid * 50 // PPM)
 
     def level(price: int, k: int) -> list[str]:
@@ -79,14 +79,14 @@ def _asked_pairs(venue: Venue, call: Call) -> tuple[list[str], bool]:
 
 
 def _book_ticker(venue: Venue, pair: str) -> dict[str, Any]:
-    rules, (bid, ask) = venue.market.rules[pair], venue.engine.quote(pair, venue.now_ms)
+    rules, (bid, ask) = venue.market.rules[pair], venue.engine.quote(pair, venue.seen_ms(pair))
     lots = rules.lots_text(max(1, LEVEL_NOTIONAL // rules.cost(bid, 1)))
     prices = {"bidPrice": rules.price_text(bid), "askPrice": rules.price_text(ask)}
     return {"symbol": rules.symbol, **prices, "bidQty": lots, "askQty": lots}
 
 
 def _day_ticker(venue: Venue, pair: str) -> dict[str, Any]:
-    rules, day = venue.market.rules[pair], venue.klines.day(pair, venue.now_ms)
+    rules, day = venue.market.rules[pair], venue.klines.day(pair, venue.seen_ms(pair))
     text = rules.price_text
     average = round(day.quote_volume / day.volume * 10**rules.price_decimals) if day.volume else day.last
     return {
@@ -127,8 +127,10 @@ def book_ticker(venue: Venue, call: Call) -> Any:
 def price_ticker(venue: Venue, call: Call) -> Any:
     """Last price."""
     pairs, many = _asked_pairs(venue, call)
-    rules, now = venue.market.rules, venue.now_ms
-    answers = [{"symbol": rules[p].symbol, "price": rules[p].price_text(venue.path.price(p, now))} for p in pairs]
+    rules = venue.market.rules
+    answers = [
+        {"symbol": rules[p].symbol, "price": rules[p].price_text(venue.path.price(p, venue.seen_ms(p)))} for p in pairs
+    ]
     return answers if many else answers[0]
 
 
@@ -163,7 +165,7 @@ def premium_index(venue: Venue, call: Call) -> Any:
     for pair in (name for name in pairs if name in venue.market.funding):
         table, rules = venue.market.funding[pair], venue.market.rules[pair]
         known = int((table.time_ms <= venue.now_ms).sum())
-        price = rules.price_text(venue.path.price(pair, venue.now_ms))
+        price = rules.price_text(venue.path.price(pair, venue.seen_ms(pair)))
         answers.append(
             {
                 "symbol": rules.symbol,

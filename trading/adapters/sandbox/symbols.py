@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trading.adapters.sandbox.checks import MAX_ORDERS, MAX_STOPS
 from trading.adapters.sandbox.endpoint import Call
 from trading.adapters.sandbox.orders import Kind
 from trading.adapters.sandbox.rules import SymbolRules, units_text
@@ -36,15 +37,22 @@ def _filters(rules: SymbolRules) -> list[dict[str, Any]]:
             },
             "avgPriceMins": 5,
         },
-        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
+        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": MAX_ORDERS},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": MAX_STOPS},
     ]
 
 
 def _exchange_info(venue: Venue, symbols: list[dict[str, Any]]) -> dict[str, Any]:
     limit = venue.config.weight_limit or 6000
     weights = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": limit}
-    now = venue.now_ms
-    return {"timezone": "UTC", "serverTime": now, "rateLimits": [weights], "exchangeFilters": [], "symbols": symbols}
+    orders = {
+        "rateLimitType": "ORDERS",
+        "interval": "SECOND",
+        "intervalNum": 10,
+        "limit": venue.config.order_limit or 100,
+    }
+    limits, now = [weights, orders], venue.told_ms
+    return {"timezone": "UTC", "serverTime": now, "rateLimits": limits, "exchangeFilters": [], "symbols": symbols}
 
 
 def spot_info(venue: Venue, _call: Call) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def spot_info(venue: Venue, _call: Call) -> dict[str, Any]:
     symbols = [
         {
             "symbol": rules.symbol,
-            "status": "TRADING",
+            "status": "TRADING" if venue.trading(rules.pair) else "BREAK",
             "baseAsset": rules.base,
             "baseAssetPrecision": 8,
             "quoteAsset": rules.quote,
@@ -65,7 +73,7 @@ def spot_info(venue: Venue, _call: Call) -> dict[str, Any]:
             "ocoAllowed": False,
             "quoteOrderQtyMarketAllowed": True,
             "allowTrailingStop": False,
-            "cancelReplaceAllowed": False,
+            "cancelReplaceAllowed": True,
             "isSpotTradingAllowed": True,
             "isMarginTradingAllowed": False,
             "filters": _filters(rules),
@@ -88,7 +96,7 @@ def futures_info(venue: Venue, _call: Call) -> dict[str, Any]:
             "contractType": "PERPETUAL",
             "deliveryDate": FAR_FUTURE_MS,
             "onboardDate": venue.market.first_ms,
-            "status": "TRADING",
+            "status": "TRADING" if venue.trading(rules.pair) else "SETTLING",
             "baseAsset": rules.base,
             "quoteAsset": rules.quote,
             "marginAsset": rules.quote,

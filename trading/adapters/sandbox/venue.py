@@ -10,14 +10,17 @@ from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.auth import Gatekeeper
 from trading.adapters.sandbox.clock import VirtualClock
 from trading.adapters.sandbox.config import SandboxConfig
-from trading.adapters.sandbox.faults import Faults
+from trading.adapters.sandbox.faults import Faults, FeedFault, RequestFault, VenueFault
+from trading.adapters.sandbox.feed import Feed
 from trading.adapters.sandbox.klines import Klines
 from trading.adapters.sandbox.ledger import Ledger
 from trading.adapters.sandbox.market import Market
-from trading.adapters.sandbox.matching import Engine
+from trading.adapters.sandbox.matching import Engine, Liquidity
+from trading.adapters.sandbox.money import SpotMoney
 from trading.adapters.sandbox.orders import RefusalError
 from trading.adapters.sandbox.path import PricePath
-from trading.adapters.sandbox.rules import to_units
+from trading.adapters.sandbox.rules import UNIT, to_units
+from trading.adapters.sandbox.traffic import Traffic
 
 
 class Venue:
@@ -30,12 +33,14 @@ class Venue:
         self.ledger = Ledger()
         for account in config.accounts:
             self.ledger.open_account(account.name, _units(account.balances, account.name))
-        self.engine = Engine(market.rules, self.path, self.ledger, config.terms.build())
+        money = SpotMoney(market.rules, self.ledger)
+        self.engine = Engine(market.rules, self.path, money, config.terms.build(), self._thin)
         self.gatekeeper = Gatekeeper({account.name: read_key(account.key_file) for account in config.accounts})
         self.faults = Faults()
         self.listeners: list[Callable[[], None]] = []
         self._symbols = {rules.symbol: pair for pair, rules in market.rules.items()}
-        self._minute, self._weight = 0, 0
+        self.feed = Feed(self.klines, self.faults)
+        self.traffic = Traffic(config.weight_limit, config.order_limit)
         start = int(time.time() * 1000) if config.mode == "wall" else market.open_ms
         self.clock = VirtualClock(
             start, market.end_ms, self._moved, mode=config.mode, grace_s=config.grace_s, forget_s=config.forget_s
@@ -52,20 +57,49 @@ class Venue:
             raise RefusalError(-1121, "Invalid symbol.")
         return self._symbols[symbol]
 
-    def count_weight(self, weight: int) -> int:
-        """Add a request's weight to this virtual minute; returns the sum; raises RefusalError -1003 over the limit."""
-        minute = self.now_ms // 60_000
-        if minute != self._minute:
-            self._minute, self._weight = minute, 0
-        self._weight += weight
-        if 0 < self.config.weight_limit < self._weight:
-            raise RefusalError(
-                -1003, f"Too much request weight used; current limit is {self.config.weight_limit} per 1 MINUTE.", 429
-            )
-        return self._weight
+    @property
+    def told_ms(self) -> int:
+        """What the exchange's own clock says: virtual time, unless a fault skews it."""
+        skew = self.faults.venue("clock_skew", "", self.now_ms)
+        return self.now_ms + (0 if skew is None else skew.skew_ms)
+
+    def seen_ms(self, pair: str) -> int:
+        """The time whose prices of a pair are shown now."""
+        return self.feed.seen_ms(pair, self.now_ms)
+
+    def trading(self, pair: str) -> bool:
+        """Whether a pair can be traded now."""
+        return self.faults.venue("delisting", pair, self.now_ms) is None
+
+    def delistings(self, pair: str) -> list[int]:
+        """When a pair's trading ends or has ended, as far as it is planned."""
+        return self.faults.delistings(pair)
+
+    def tradable(self, symbol: str) -> str:
+        """`pair`, provided that it is traded; raises RefusalError -1013 else."""
+        pair = self.pair(symbol)
+        if not self.trading(pair):
+            raise RefusalError(-1013, "Market is closed.")
+        return pair
+
+    def plan(self, fault: RequestFault | FeedFault | VenueFault) -> None:
+        """Let something fail; see `trading.adapters.sandbox.faults`."""
+        self.faults.plan(fault, self.now_ms)
+        self._close_delisted()
+
+    def _thin(self, pair: str, at_ms: int) -> Liquidity | None:
+        """How little fills at once while a fault makes the market thin."""
+        thin = self.faults.venue("partial_fills", pair, at_ms)
+        return None if thin is None else Liquidity(round(thin.max_fill * UNIT), thin.refill_ms)
+
+    def _close_delisted(self) -> None:
+        for pair in self.market.pairs:
+            if not self.trading(pair):
+                self.engine.expire(pair, self.now_ms)
 
     def _moved(self, before_ms: int, after_ms: int) -> None:
         self.engine.advance(before_ms, after_ms)
+        self._close_delisted()
         for listener in self.listeners:
             listener()
 

@@ -42,7 +42,7 @@ def queried(rules: SymbolRules, order: Order) -> dict[str, Any]:
         "icebergQty": "0.00000000",
         "time": order.created_ms,
         "updateTime": order.updated_ms,
-        "isWorking": order.triggered or not order.request.kind.conditional,
+        "isWorking": not order.sleeping,
         "origQuoteOrderQty": units_text(order.request.quote_units),
     }
 
