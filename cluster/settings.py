@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableError
 
 from observability.errors import SettingsError
+from trading.kill_switch import FILE_NAME as KILL_SWITCH
 from trading.limits import RiskLimits
 
 DEFAULT_PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "DOGE/USDT", "LINK/USDT")
@@ -93,6 +94,11 @@ class Workspace(Group):
     def journal(self) -> Path:
         """The risk manager's append-only record."""
         return self.var / "journal.db"
+
+    @property
+    def kill_switch(self) -> Path:
+        """What people ask of trading; read by every gate."""
+        return self.var / KILL_SWITCH
 
     def make(self) -> None:
         """Create the folders; the secrets folder is closed to others."""

@@ -88,13 +88,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Book:
-    """State of the system, every account's view, reservations, leases and recently approved entries."""
+    """State of the system, every account's view, reservations, leases and recently approved entries.
+
+    `command`: id of the newest command of the kill switch that was obeyed.
+    """
 
     latch: Latch = field(default_factory=Latch)
     accounts: Mapping[str, AccountView] = field(default_factory=dict)
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
     recent: tuple[Order, ...] = ()
+    command: str = ""
 
     def exposures(self, account: str) -> dict[str, float]:
         """Notional by pair of one account: positions at their marks plus everything reserved."""
@@ -128,7 +132,7 @@ def apply(book: Book, event: Event) -> Book:  # noqa: PLR0911 - one return a kin
             return _settled(book, event)
         case StateChanged():
             accounts = {name: _rebased(view) for name, view in book.accounts.items()} if event.rebase else book.accounts
-            return replace(book, latch=event.latch, accounts=accounts)
+            return replace(book, latch=event.latch, accounts=accounts, command=event.command or book.command)
         case LeaseChanged():
             return replace(book, leases={**book.leases, event.lease.account: event.lease})
         case Reported():

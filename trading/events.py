@@ -169,10 +169,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The latch moved. `rebase`: drawdown, daily loss and losing streaks count anew from here."""
+    """The latch moved. `rebase`: drawdown, daily loss and losing streaks count anew from here.
+
+    `command`: id of the kill switch's command that it obeys; "" for none.
+    """
 
     latch: Latch
     rebase: bool = False
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def to_rows(event: Event) -> Rows:  # noqa: PLR0911 - one return a kind of event
         verdict = {"decision": event.decision.to_dict(), "at_ms": event.at_ms}
         return [("intent", event.intent.to_dict()), ("decision", verdict)]
     if isinstance(event, StateChanged):
-        return [("state", {"latch": event.latch.to_dict(), "rebase": event.rebase})]
+        return [("state", {"latch": event.latch.to_dict(), "rebase": event.rebase, "command": event.command})]
     if isinstance(event, LeaseChanged):
         return [("lease", event.lease.to_dict())]
     if isinstance(event, Reported):
@@ -245,7 +249,9 @@ def _event(entry: Entry, intent: OrderIntent | None) -> Event:  # noqa: PLR0911 
                 raise OrderError("a decision without its intent")
             return Decided(intent, decision, read.whole("at_ms"))
         case "state":
-            return StateChanged(Latch.from_dict(read.table("latch")), read.flag("rebase", False))
+            return StateChanged(
+                Latch.from_dict(read.table("latch")), read.flag("rebase", False), read.text("command", "")
+            )
         case "lease":
             return LeaseChanged(Lease.from_dict(entry.payload))
         case "report":

@@ -65,6 +65,7 @@ class Journal:
             self._generation = 0 if read_only else self._claim()
             self._last_id, self._chain = self._tail()
             self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            self._durable = True
 
     def append(self, kind: str, payload: Mapping[str, Any], *, durable: bool = True) -> int:
         """Add one event and return its id; see `append_all`."""
@@ -76,10 +77,16 @@ class Journal:
         Raises:
             JournalError: not written (disk full, lock, another writer); nothing of it will be read later.
         """
+        return self.append_encoded([encoded(kind, payload) for kind, payload in events], durable=durable)
+
+    def append_encoded(self, events: Sequence[tuple[str, str]], *, durable: bool = True) -> int:
+        """The same for events that `encoded` made."""
         if self._read_only:
             raise JournalError("opened for reading only", where=str(self.path))
         with self._lock, _Told(self.path, "cannot be written"):
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            if durable != self._durable:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 last_id, chain = self._insert(events)
@@ -124,17 +131,14 @@ class Journal:
         with self._lock:
             self._db.close()
 
-    def _insert(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[int, str]:
+    def _insert(self, events: Sequence[tuple[str, str]]) -> tuple[int, str]:
         owner = self._db.execute("SELECT value FROM meta WHERE name = 'writer'").fetchone()
         if owner is None or owner[0] != self._generation:
             raise JournalError(
                 "another writer has taken over", where=str(self.path), todo="stop this process; the newer one decides"
             )
         last_id, chain = self._last_id, self._chain
-        for kind, payload in events:
-            if kind not in KINDS:
-                raise JournalError(f"unknown kind of event '{kind}'", where=str(self.path), todo=", ".join(KINDS))
-            text = _encode(payload, self.path)
+        for kind, text in events:
             last_id += 1
             chain = _link(chain, last_id, kind, text)
             self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (last_id, kind, text, chain))
@@ -208,11 +212,14 @@ def _link(chain: str, row_id: int, kind: str, payload: str) -> str:
     return hashlib.sha256(f"{chain}|{row_id}|{kind}|{payload}".encode()).hexdigest()[:32]
 
 
-def _encode(payload: Mapping[str, Any], path: Path) -> str:
+def encoded(kind: str, payload: Mapping[str, Any]) -> tuple[str, str]:
+    """An event as the journal stores it; raises JournalError for an unknown kind or what is not plain JSON."""
+    if kind not in KINDS:
+        raise JournalError(f"unknown kind of event '{kind}'", where=kind, todo=", ".join(KINDS))
     try:
-        return json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return kind, json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise JournalError(f"an event is not plain JSON: {error}", where=str(path)) from error
+        raise JournalError(f"an event is not plain JSON: {error}", where=kind) from error
 
 
 def _decode(payload: str, path: Path, row_id: int) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from observability.errors import JournalError, LeaseError, MtstError, OrderError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from trading import lease as leases
-from trading.book import AccountView, Book, Reservation, apply, replay
+from trading.book import AccountView, Book, Reservation, replay
 from trading.clock import Clock, FixedClock
 from trading.events import (
     OUTCOMES,
@@ -32,12 +33,13 @@ from trading.events import (
     Settled,
     StateChanged,
     from_rows,
-    to_rows,
 )
 from trading.gauges import Gauges
 from trading.journal import Journal
+from trading.kill_switch import RISK, UNREADABLE, Command, KillSwitch, Verb
 from trading.limits import RiskLimits
 from trading.orders import Approved, Decision, OrderIntent, Refused
+from trading.recorder import Recorder
 from trading.risk import decide
 from trading.rulebook import Rule
 from trading.state import Cause, Latch, TradingState, flattening, lift, reconciled, tighten
@@ -62,20 +64,25 @@ class RiskManager:
         limits: the limits; a change since the last run is journalled.
         clock: the venue's clock; one that raises MtstError or OSError stops entries, not exits.
         meters: where figures go; None keeps none.
+        switch: the kill switch that people pull; what they ask of this class goes through it, too.
     """
 
-    def __init__(self, journal_path: Path, limits: RiskLimits, clock: Clock, meters: Meters | None = None) -> None:
-        self._limits, self._clock, self._gauges = limits, clock, Gauges(meters)
+    def __init__(
+        self,
+        journal_path: Path,
+        limits: RiskLimits,
+        clock: Clock,
+        meters: Meters | None = None,
+        switch: KillSwitch | None = None,
+    ) -> None:
+        self._limits, self._clock, self._gauges, self._switch = limits, clock, Gauges(meters), switch
         self._lock = threading.RLock()
-        self._book = Book()
-        self._journal: Journal | None = None
-        self._failure = ""
         try:
-            self._recover(journal_path)
+            self._recorder = self._recover(journal_path)
         except JournalError as error:
             # not raised: a restarted actor that fails here would never come back, and exits need no journal
-            self._failure = str(error)
-            log.error("journal_unusable", error=self._failure)
+            self._recorder = Recorder(None, Book(), str(error))
+            log.error("journal_unusable", error=str(error))
         self._gauges.limits(limits)
         self._gauges.show(self._book)
 
@@ -84,8 +91,7 @@ class RiskManager:
     def decide(self, intent: OrderIntent) -> Decision:
         """Judge an intent; the answer to an entry is on disk before it is given. Raises nothing."""
         started = time.perf_counter()
-        with self._lock:
-            decision = self._decide(intent)
+        decision = self._decide(intent)
         code = "APPROVED" if isinstance(decision, Approved) else str(decision.code)
         self._gauges.decided(code, time.perf_counter() - started)
         return decision
@@ -123,6 +129,7 @@ class RiskManager:
             held = self._book.leases.get(report.account)
             if held is None or held.epoch != report.lease_epoch:
                 raise LeaseError(f"{report.bot} reports under an old lease", where=report.account, todo="acquire it")
+            self.obey()  # before the breakers: a resume that was written earlier must not lift what they do now
             # a killed process loses nothing here; a power cut loses at most the last reports, and bots report again
             self._commit(Reported(report), durable=False)
             self._breakers(self._book.accounts[report.account])
@@ -173,8 +180,7 @@ class RiskManager:
 
     def halt(self, reason: str, who: str) -> Latch:
         """Stop entries until a person resumes; survives restarts."""
-        with self._lock:
-            return self._tighten(TradingState.HALTED, Cause.PERSON, who, reason)
+        return self._ordered("halt", who, reason)
 
     def reduce(self, reason: str, who: str) -> Latch:
         """Only closing from now on, until a person resumes."""
@@ -183,17 +189,27 @@ class RiskManager:
 
     def flatten(self, reason: str, who: str) -> Latch:
         """Ask every bot to close everything; entries stay refused until a person resumes."""
-        with self._lock:
-            return self._move(flattening(self._book.latch, who, reason, self._now()))
+        return self._ordered("flatten", who, reason)
 
     def resume(self, who: str, reason: str = "resumed", rebase: bool = False) -> Latch:
         """Lift a halt by name. `rebase` starts drawdown, daily loss and streaks anew: a breaker that tripped would
         otherwise trip again at the next report. Raises TradingError when nobody is named."""
+        return self._ordered("resume", who, reason, rebase=rebase)
+
+    def obey(self) -> Latch:
+        """Do what the kill switch was told since the last look, and journal it with who, when and why.
+
+        Raises:
+            JournalError: not recorded. MtstError, OSError: the clock cannot be read. Both: try again; gates read the
+                switch for themselves, so entries are closed meanwhile.
+        """
         with self._lock:
-            latch = lift(self._book.latch, who, reason, self._agreed(), self._now())
-            self._commit(StateChanged(latch, rebase))
-            log.warning("trading_resumed", who=who, reason=reason, state=latch.state.value, rebase=rebase)
-            return latch
+            if self._switch is not None:
+                for command in self._switch.since(self._book.command):
+                    self._obey(command)
+                with suppress(OSError):  # whoever pulled it sees that nobody told
+                    self._switch.acknowledge(RISK, self._book.latch.state.value)
+            return self._book.latch
 
     # --- looking in ------------------------------------------------------------------------------------------------
 
@@ -217,7 +233,7 @@ class RiskManager:
     def decisions(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest decisions with their intents, newest first."""
         with self._lock:
-            journal = self._need_journal()
+            journal = self._recorder.need_journal()
             verdicts = journal.latest("decision", limit)
             intents = {entry.payload["intent_id"]: entry.payload for entry in journal.latest("intent", limit)}
         return [
@@ -232,28 +248,31 @@ class RiskManager:
 
     def ping(self) -> dict[str, Any]:
         """That it lives, and what it can do: the state, the journal's last id, why the journal is unusable (or "")."""
-        last_id = 0 if self._journal is None else self._journal.last_id
-        state = self._book.latch.state.value
-        return {"state": state, "last_id": last_id, "failure": self._failure, "pid": os.getpid()}
+        journal, state = self._recorder.journal, self._book.latch.state.value
+        last_id = 0 if journal is None else journal.last_id
+        return {"state": state, "last_id": last_id, "failure": self._recorder.failure, "pid": os.getpid()}
 
     def close(self) -> None:
         """Close the journal."""
         with self._lock:
-            if self._journal is not None:
-                self._journal.close()
+            self._recorder.close()
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _recover(self, path: Path) -> None:
+    @property
+    def _book(self) -> Book:
+        return self._recorder.book
+
+    def _recover(self, path: Path) -> Recorder:
         journal = Journal(path)
-        self._book = replay(from_rows(journal.read()))
-        self._journal = journal
+        recorder = Recorder(journal, replay(from_rows(journal.read())), wrote=self._gauges.journalled)
         before = journal.latest("limit_change", 1)
         limits = self._limits.to_dict()
         if not before or before[0].payload != limits:
-            self._commit(Noted("limit_change", limits))
+            recorder.commit(Noted("limit_change", limits))
         if journal.last_id > 1:
-            self._commit(Noted("recovery", {"state": self._book.latch.state.value, "after": journal.last_id}))
+            recorder.commit(Noted("recovery", {"state": recorder.book.latch.state.value, "after": journal.last_id}))
+        return recorder
 
     def _decide(self, intent: OrderIntent) -> Decision:
         is_exit = intent.action == "exit"
@@ -263,28 +282,53 @@ class RiskManager:
             if not is_exit:
                 return Refused(intent.intent_id, Rule.CLOCK_SKEW.value, f"the clock cannot be read: {error}")
             now_ms = 0
-        decision = decide(intent, self._book, self._limits, FixedClock(now_ms))
         try:
-            self._commit(Decided(intent, decision, now_ms), durable=not isinstance(decision, Refused))
+            with self._lock:
+                decision = decide(intent, self._book, self._limits, FixedClock(now_ms))
+                ticket = self._recorder.put(
+                    Decided(intent, decision, now_ms), durable=not isinstance(decision, Refused)
+                )
+            self._recorder.wait(ticket)  # outside the lock: decisions made meanwhile share one sync of the disk
         except JournalError as error:
             log.error("decision_not_journalled", intent=intent.intent_id, error=str(error))
             if not is_exit:
                 return Refused(intent.intent_id, Rule.JOURNAL.value, str(error))
+            return decide(intent, Book(), self._limits, FixedClock(now_ms))
         return decision
 
     def _commit(self, event: Event, *, durable: bool = True) -> int:
-        """Journal first, memory second: what is remembered can always be read again."""
-        started = time.perf_counter()
-        row = self._need_journal().append_all(to_rows(event), durable=durable)
-        self._gauges.journalled(time.perf_counter() - started)
-        self._book = apply(self._book, event)
+        """Journal and remember; what is remembered can always be read again."""
+        row = self._recorder.commit(event, durable=durable)
         self._gauges.show(self._book)
         return row
 
-    def _need_journal(self) -> Journal:
-        if self._journal is None:
-            raise JournalError(self._failure or "no journal", todo="repair or replace the journal and restart")
-        return self._journal
+    def _ordered(self, verb: Verb, who: str, reason: str, *, rebase: bool = False) -> Latch:
+        """A person's word: into the kill switch, where there is one, and obeyed."""
+        with self._lock:
+            if self._switch is None:
+                self._obey(Command("", verb, who, reason, 0, verb == "flatten", rebase))
+            else:
+                self._switch.order(verb, who, reason, rebase=rebase)
+                self.obey()
+            return self._book.latch
+
+    def _obey(self, command: Command) -> None:
+        """Move the latch as asked ("start" asks for nothing); recorded also when it stands there already."""
+        latch, now_ms = self._book.latch, self._now()
+        who, reason = command.who, command.reason
+        match command.verb:
+            case "resume":
+                latch = lift(latch, who, reason, self._agreed(), now_ms)
+            case "flatten":
+                latch = flattening(latch, who, reason, now_ms)
+            case "halt":
+                latch = tighten(latch, TradingState.HALTED, Cause.PERSON, who=who, reason=reason, now_ms=now_ms)
+        # an unreadable switch is not a command: once it is mended, what was obeyed before must not count again
+        obeyed = command.id if command.id != UNREADABLE else ""
+        if not obeyed and command.verb == "halt" and latch == self._book.latch:
+            return
+        self._commit(StateChanged(latch, command.rebase, obeyed))
+        log.warning("trading_ordered", verb=command.verb, who=who, reason=reason, state=latch.state.value)
 
     def _lease(self, lease: leases.Lease, *, durable: bool = True) -> leases.Lease:
         self._commit(LeaseChanged(lease), durable=durable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from cluster.console import ConsoleProgress, to_json
+from cluster.kill_switch import ANSWER_S, pull
 from observability.errors import TradingError
+from trading.kill_switch import Verb
 
 app = typer.Typer(help="Run Freqtrade bots behind the risk manager; halt, resume and watch them.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for answers; it is in force before.")]
 Who = Annotated[str, typer.Option(help="Your name, for the journal.")]
 
 
@@ -94,39 +96,49 @@ def status(context: typer.Context, json: Json = False) -> None:
 @app.command()
 def halt(
     context: typer.Context,
-    reason: Annotated[str, typer.Option(help="Why, for the journal.")] = "halted by hand",
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for the journal.")] = "",
     who: Who = "",
     close: Annotated[bool, typer.Option("--close-positions", help="Also close every open position.")] = False,
+    wait: Wait = ANSWER_S,
     json: Json = False,
 ) -> None:
-    """Refuse every new entry until `resume`; exits and stops go on."""
-    from cluster.stages import trade as stage
-    from cluster.stages.running_fleet import fleet_session
+    """Refuse every new entry until `resume`; exits and stops go on. Needs neither Ray nor a living bot."""
+    _pull(context, "flatten" if close else "halt", who, reason or "halt by hand", wait, json)
 
-    with fleet_session(context.obj):
-        latch = (stage.flatten if close else stage.halt)(who or getpass.getuser(), reason)
-    _show(latch, json)
+
+@app.command()
+def flatten(
+    context: typer.Context,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for the journal.")] = "",
+    who: Who = "",
+    wait: Wait = ANSWER_S,
+    json: Json = False,
+) -> None:
+    """Have every bot close what it holds, and refuse every new entry until `resume`; tells what is left open."""
+    _pull(context, "flatten", who, reason or "flatten by hand", wait, json)
 
 
 @app.command()
 def resume(
     context: typer.Context,
-    reason: Annotated[str, typer.Option(help="Why, for the journal.")] = "resumed by hand",
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for the journal.")] = "",
     who: Who = "",
     rebase: Annotated[bool, typer.Option("--rebase", help="Count drawdown and losses anew from here.")] = False,
+    wait: Wait = ANSWER_S,
     json: Json = False,
 ) -> None:
     """Lift a halt; it takes effect once every account's books agree."""
-    from cluster.stages import trade as stage
-    from cluster.stages.running_fleet import fleet_session
-
-    with fleet_session(context.obj):
-        latch = stage.resume(who or getpass.getuser(), reason, rebase=rebase)
-    _show(latch, json)
+    _pull(context, "resume", who, reason or "resume by hand", wait, json, rebase=rebase)
 
 
-def _show(latch: Any, json: bool) -> None:
-    typer.echo(to_json(latch) if json else f"Trading is {latch.state.value}: {latch.reason} ({latch.who}).")
+def _pull(  # noqa: PLR0917 - the options of a command
+    context: typer.Context, verb: Verb, who: str, reason: str, wait: float, json: bool, *, rebase: bool = False
+) -> None:
+    found = pull(context.obj.workspace.var, verb, who, reason, rebase=rebase, wait_s=wait)
+    typer.echo(to_json(found) if json else found.lines)
 
 
 def _lines(found: Any) -> str:

@@ -85,6 +85,7 @@ def bot_specs(
             forecast_url=forecasts.url if name in FORECAST_STRATEGIES else "",
             forecast_token_file=token if name in FORECAST_STRATEGIES else "",
             targets_dir=str(settings.workspace.targets.resolve()),
+            switch=str(settings.workspace.kill_switch.resolve()),
             play_money=trade.play_money,
             settings={"max_history": max(forecasts.history, LEAST_HISTORY), "policy": _policy(settings, name)},
         )

@@ -84,7 +84,13 @@ def start_fleet(
     url = next((spec.url for spec in specs if spec.virtual_clock), "")
     space = settings.workspace
     config = FleetConfig(
-        specs, space.journal.resolve(), limits or risk_limits(settings, specs), url, space.targets.resolve(), detached
+        specs,
+        space.journal.resolve(),
+        limits or risk_limits(settings, specs),
+        url,
+        space.targets.resolve(),
+        space.kill_switch.resolve(),
+        detached,
     )
     with progress.task(f"{len(specs)} bots and the risk manager") as task:
         fleet = Fleet.start(config, handles)

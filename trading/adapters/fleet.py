@@ -26,6 +26,7 @@ from trading.adapters.sandbox.client import SandboxClient
 from trading.adapters.venue_clock import Participant, VenueClock
 from trading.clock import Clock, WallClock
 from trading.journal import Journal
+from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
 from trading.reconcile import compare_books, journal_lines
 
@@ -48,6 +49,7 @@ class FleetConfig:
         limits: the risk manager's limits.
         url: address of the sandbox exchange when its virtual clock rules; "" for the wall clock.
         targets: folder of Prometheus targets.
+        switch: file of the kill switch; laid down where it is missing, kept as it stands where it is pulled.
         detached: outlive the program that starts it.
     """
 
@@ -56,6 +58,7 @@ class FleetConfig:
     limits: RiskLimits
     url: str = ""
     targets: Path | None = None
+    switch: Path | None = None
     detached: bool = False
 
 
@@ -138,8 +141,12 @@ class Fleet:
         if len(set(accounts)) != len(accounts) or not accounts:
             raise StartError("every bot needs an account of its own", where=", ".join(accounts))
         clock: Clock = VenueClock(config.url) if config.url else WallClock()
+        if config.switch is not None:
+            KillSwitch(config.switch).install()
         risk = start_risk_actor(
-            RiskActorConfig(config.journal, config.limits, clock, config.targets, detached=config.detached)
+            RiskActorConfig(
+                config.journal, config.limits, clock, config.targets, config.switch, detached=config.detached
+            )
         )
         warm = dict(handles or {})
         missing = {spec.name: Path(spec.folder) for spec in config.bots if spec.name not in warm}

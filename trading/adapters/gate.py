@@ -28,8 +28,10 @@ from observability.logging import get_logger
 from observability.metrics import Meters
 from trading.adapters.order_lookup import OrderLookup, outcome_of
 from trading.adapters.risk_port import Breaker, RiskPort, bounded
+from trading.kill_switch import KillSwitch
 from trading.orders import Approved, Decision, ForecastRef, OrderIntent, Refused
 from trading.risk import reservation_of
+from trading.rulebook import Rule
 
 log = get_logger(__name__)
 
@@ -69,6 +71,7 @@ class OrderGate:
         facts: asks the strategy about (pair, price, side); any exception refuses the entry.
         epoch: epoch of the lease that the bot holds now; None when it holds none.
         meters: where orders are counted.
+        switch: the kill switch, looked at before every entry.
         deadline_s: how long one decision may take, in real seconds.
     """
 
@@ -80,8 +83,10 @@ class OrderGate:
         epoch: Callable[[], int | None],
         *,
         meters: Meters | None = None,
+        switch: KillSwitch | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
+        self._switch = switch
         self.who, self.risk = who, risk
         self.outstanding: dict[str, str | None] = {}
         """Reservations without outcome -> the exchange's order id, None while unknown."""
@@ -190,6 +195,9 @@ class OrderGate:
 
     def _ask(self, pair: str, side: str, amount: float, price: float) -> Approved:
         now_ms = int(time.time() * 1000)
+        if self._switch is not None and (command := self._switch.read()).closed:
+            self._refused(Rule.STATE_HALTED)  # and no rest for the pair: a resume counts at once
+            raise EntryRefused(f"{command.verb} by {command.who}: {command.reason}", where=pair)
         if now_ms < self._resting.get(pair, 0):
             raise EntryRefused("refused a moment ago", where=pair)
         try:
@@ -252,6 +260,9 @@ class OrderGate:
 
     def _rest(self, pair: str, now_ms: int, code: str) -> None:
         self._resting[pair] = now_ms + REST_MS
+        self._refused(code)
+
+    def _refused(self, code: str) -> None:
         self.refusals[code] = self.refusals.get(code, 0) + 1
         self._count("buy", "refused")
 

@@ -9,6 +9,7 @@ Ray reads its environment (token, loopback) when it is imported, so it is import
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from observability.exporter import Exporter, start_exporter
 from observability.logging import configure_logging, get_logger
 from observability.metrics import Meters
 from trading.clock import Clock, WallClock
+from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
 from trading.manager import Directive, RiskManager
 
@@ -25,6 +27,7 @@ __all__ = ["Directive", "RiskActorConfig", "RiskManager", "find_risk_actor", "st
 
 ACTOR_NAME = "risk"
 NAMESPACE = "mtst"
+LOOK_S = 0.1
 CONCURRENCY = 8  # pings and looks never wait behind a decision; the manager's own lock orders the writers
 log = get_logger(__name__)
 
@@ -38,6 +41,7 @@ class RiskActorConfig:
         limits: the limits.
         clock: the venue's clock; must travel by Ray.
         targets: folder of Prometheus file_sd targets; None exports nothing.
+        switch: file of the kill switch; None has none.
         name, namespace: under which bots find it.
         detached: outlive the driver that started it.
     """
@@ -46,6 +50,7 @@ class RiskActorConfig:
     limits: RiskLimits
     clock: Clock = field(default_factory=WallClock)
     targets: Path | None = None
+    switch: Path | None = None
     name: str = ACTOR_NAME
     namespace: str = NAMESPACE
     detached: bool = False
@@ -58,7 +63,10 @@ class RiskActor(RiskManager):
         configure_logging(as_json=True)
         meters = Meters("risk")
         self._exporter: Exporter | None = None
-        super().__init__(config.journal, config.limits, config.clock, meters)
+        switch = KillSwitch(config.switch) if config.switch is not None else None
+        super().__init__(config.journal, config.limits, config.clock, meters, switch)
+        self._ending = threading.Event()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
         if config.targets is not None:
             try:
                 self._exporter = start_exporter(meters, config.targets, config.name)
@@ -67,9 +75,22 @@ class RiskActor(RiskManager):
 
     def close(self) -> None:
         """Close the journal and take the target away: who ends in order raises no alert."""
+        self._ending.set()
         super().close()
         if self._exporter is not None:
             self._exporter.close()
+
+    def _watch(self) -> None:
+        """Look at the kill switch a few times a second, also while no bot asks anything."""
+        trouble = ""
+        while not self._ending.wait(LOOK_S):
+            try:
+                self.obey()
+                trouble = ""
+            except (MtstError, OSError) as error:
+                if not self._ending.is_set() and str(error) != trouble:
+                    log.error("kill_switch_not_obeyed", error=str(error))
+                trouble = str(error)
 
 
 def start_risk_actor(config: RiskActorConfig, timeout_s: float = 60.0) -> Any:

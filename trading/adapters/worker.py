@@ -27,6 +27,7 @@ from trading.adapters.gate import GateId, OrderGate
 from trading.adapters.loop_meters import LoopMeters
 from trading.adapters.risk_port import RiskPort
 from trading.adapters.strategies.base import FailClosedStrategy
+from trading.kill_switch import KillSwitch
 
 log = get_logger(__name__)
 
@@ -56,6 +57,7 @@ class TradingDesk:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self.books = Bookkeeper(ports.spec, ports.risk, ports.meters)
+        self.switch = KillSwitch(Path(ports.spec.switch)) if ports.spec.switch else None
         self.bot: Any = None
         self.gate: OrderGate | None = None
 
@@ -66,7 +68,9 @@ class TradingDesk:
             # Freqtrade resolves by name; a stranger's class of that name would trade with callbacks that fail open.
             raise TypeError(f"{type(strategy).__name__} is not a FailClosedStrategy")
         who = GateId(spec.name, spec.account, spec.risk_venue, timeframe_ms(spec.timeframe))
-        self.gate = OrderGate(who, self._ports.risk, strategy.entry_facts, self.books.epoch, meters=self._ports.meters)
+        self.gate = OrderGate(
+            who, self._ports.risk, strategy.entry_facts, self.books.epoch, meters=self._ports.meters, switch=self.switch
+        )
         self.gate.stand_at(bot.exchange)
         strategy.desk = self
         self.bot = bot
@@ -74,11 +78,14 @@ class TradingDesk:
     @property
     def flatten(self) -> bool:
         """Whether a person asked for every position to be closed."""
-        return self.books.directive is not None and self.books.directive.flatten
+        pulled = self.switch is not None and self.switch.read().flatten
+        return pulled or (self.books.directive is not None and self.books.directive.flatten)
 
     def begin_loop(self, marks: Mapping[str, float]) -> None:
         """New candles are in: hold the lease, settle what is open, report. Never raises."""
         try:
+            if self.switch is not None:
+                self.switch.acknowledge(self._ports.spec.name)
             self.books.hold_lease()
             assert self.gate is not None  # set by connect before any loop
             self.books.settle_outstanding(self.bot, self.gate)
