@@ -11,6 +11,7 @@ Every error that a user can meet derives from `MtstError` and says what is wrong
     |   +-- StoreError         a stored series is missing, half-written or does not match its manifest
     |   +-- SpecError          a data-set specification is wrong or does not fit the data
     |   +-- SourceError        an exchange or data source failed or answered garbage
+    |       +-- UnreachableError     it does not answer at all, or will not for long
     +-- ModelError             a model cannot be built, trained or used
     |   +-- TrainingError      training diverged or cannot run
     |   +-- ArtifactError      an artifact is damaged, incomplete or of another kind
@@ -88,6 +89,10 @@ class SpecError(DataError):
 
 class SourceError(DataError):
     """An exchange or data source failed or answered garbage."""
+
+
+class UnreachableError(SourceError):
+    """A source does not answer at all, or will not for long: asking it for more is useless."""
 
 
 class ModelError(MtstError):

@@ -1,22 +1,25 @@
 """Candles, funding and mark prices from any exchange into the store.
 
-Only closed candles are stored, by the exchange's own clock: the sandbox's virtual time is not the machine's.
+Only closed candles are stored, by the exchange's own clock: the sandbox's virtual time is not the machine's. Answers
+are written as they come, so a killed backfill has lost nothing but what was on its way, and the next one goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-import polars as pl
-
-from observability.errors import SourceError
-from observability.logging import get_logger
-from observability.progress import Progress
-from pipelines.adapters.ccxt_source import PAGE, SANDBOX, ExchangeSource, assert_only, binance_urls, open_exchange
-from pipelines.candles import CANDLE_SCHEMA, iso, repair_candles, timeframe_ms
-from pipelines.enrich import FUNDING_SCHEMA
+from observability.errors import MtstError, SourceError
+from observability.progress import Progress, ProgressTask
+from pipelines import backfill as plan
+from pipelines.adapters.ccxt_source import SANDBOX, ExchangeSource, assert_only, binance_urls, open_exchange
+from pipelines.adapters.fetching import fetch_all
+from pipelines.adapters.wanted import Asked, nothing, told, wanted_series
+from pipelines.backfill import Fetched, Job, Want
+from pipelines.backfill_summary import BackfillSummary, SeriesBackfill
+from pipelines.candles import iso
+from pipelines.manifest import Manifest
 from pipelines.store import CandleStore, SeriesKey
 
 __all__ = [
@@ -29,185 +32,195 @@ __all__ = [
     "binance_urls",
     "open_exchange",
 ]
-_CHUNK = 50_000  # rows between two writes, so that an interrupted backfill resumes near its end
-_FUNDING_STEP_MS = 8 * 3_600_000
-_log = get_logger(__name__)
+REREAD = 100
+"""Newest stored rows that are asked for again: exchanges mend the candles of the last hours."""
 
 
-@dataclass(frozen=True)
-class SeriesBackfill:
-    """What a backfill did to one series; `note` says why nothing was fetched, if so."""
+@dataclass
+class _Tally:
+    """One series while it is brought up to date."""
 
-    kind: str
-    pair: str
-    rows: int
-    new_rows: int
-    start_ms: int
-    end_ms: int
-    missing: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class BackfillSummary:
-    """What a backfill did."""
-
-    exchange: str
-    timeframe: str
-    since_ms: int
-    until_ms: int
-    requests: int
-    series: tuple[SeriesBackfill, ...]
-
-    @property
-    def rows(self) -> int:
-        """Candles stored in all pairs."""
-        return sum(item.rows for item in self.series if item.kind == "ohlcv")
+    want: Want
+    before: Manifest
+    active: bool
+    reached_ms: int = 0
+    revised: int = 0
+    revised_from_ms: int | None = None
+    repaired: int = 0
+    dropped: int = 0
+    asked: list[Job] = field(default_factory=list)
+    error: MtstError | None = None
 
 
 def backfill(
     source: ExchangeSource,
     store: CandleStore,
     pairs: Sequence[str],
-    timeframe: str,
+    timeframe: str | Sequence[str],
     *,
     since_ms: int,
     until_ms: int,
     progress: Progress,
     kinds: Sequence[str] = ("ohlcv", "funding"),
+    reread: int = REREAD,
+    verify: bool = False,
 ) -> BackfillSummary:
     """Fetch what the store lacks of [since, until), only closed candles, and merge it in.
 
     Resumes where an earlier run stopped. Funding and mark prices are those of the pair's linear perpetual; a source
-    without it leaves a note and is no error.
+    without it leaves a note and is no error. `reread` newest rows are asked for again; `verify` reads every stored file
+    of the series and sets damaged ones aside first.
 
     Raises:
-        SourceError: if the exchange cannot be reached, does not know a pair, or shows another past than is stored.
+        UnreachableError: the exchange does not answer; what came before is stored.
+        SourceError: the exchange does not know a pair, or shows another past than is stored, or answers garbage for a
+            series: then the others are complete.
     """
-    now_ms = source.now_ms()
+    started, frames = time.monotonic(), (timeframe,) if isinstance(timeframe, str) else tuple(timeframe)
+    now_ms, skew = _clock(source)
     until_ms = min(until_ms, now_ms)
     if since_ms >= until_ms:
         raise SourceError(f"nothing to fetch from {iso(since_ms)} to {iso(until_ms)}", where=source.name)
+    wanted, notes = wanted_series(source, store, Asked(tuple(pairs), frames, tuple(kinds), since_ms, until_ms))
+    mended = tuple(text for want in wanted for text in store.mend(want.key, thorough=verify))
     markets = source.markets()
-    unknown = [pair for pair in pairs if pair not in markets]
-    if unknown:
-        raise SourceError(f"the exchange offers no {', '.join(unknown)}", where=source.name, todo="check the pairs")
-    with progress.task(f"backfill from {source.name}", total=len(pairs) * len(kinds)) as task:
-        done = []
-        for pair in pairs:
-            for kind in kinds:
-                done.append(_series(source, store, _Wanted(kind, pair, timeframe, since_ms, until_ms, now_ms), markets))
-                task.advance(1, f"{pair} {kind}: {done[-1].new_rows} new")
-    return BackfillSummary(source.name, timeframe, since_ms, until_ms, source.requests, tuple(done))
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    kind: str
-    pair: str
-    timeframe: str
-    since_ms: int
-    until_ms: int
-    now_ms: int
-
-    @property
-    def has_candles(self) -> bool:
-        return self.kind in ("ohlcv", "mark")
-
-    @property
-    def step_ms(self) -> int:
-        return timeframe_ms(self.timeframe) if self.has_candles else _FUNDING_STEP_MS
-
-    @property
-    def next_ms(self) -> int:
-        """Least distance between two rows: funding is settled when the exchange likes, candles keep their grid."""
-        return self.step_ms if self.has_candles else 1
-
-    @property
-    def end_ms(self) -> int:
-        """Times before this one are complete: a candle that opens later is not closed yet."""
-        return self.until_ms - self.step_ms + 1 if self.has_candles else self.until_ms
-
-
-def _series(source: ExchangeSource, store: CandleStore, want: _Wanted, markets: dict[str, Any]) -> SeriesBackfill:
-    key = SeriesKey(source.name, want.kind, want.pair, want.timeframe if want.has_candles else "")
-    symbol = want.pair if want.kind == "ohlcv" else f"{want.pair}:{want.pair.split('/')[1]}"
-    supported = want.kind != "funding" or source.client.has.get("fetchFundingRateHistory")
-    if symbol not in markets or not supported:
-        return SeriesBackfill(want.kind, want.pair, 0, 0, 0, 0, 0, f"{source.name} offers no {want.kind} of {symbol}")
-    before = 0
-    if store.exists(key):
-        before = store.manifest(key).rows
-        _check_same_market(source, store, symbol, (key, want))
-    for start, end in _lacking(store, key, want):
-        rows: list[list[float]] = []
-        for page in _pages(source, symbol, want, (start, end)):
-            rows += page
-            if len(rows) >= _CHUNK:
-                store.write(key, _table(rows, want, str(key)))
-                rows = []
-        if rows:
-            store.write(key, _table(rows, want, str(key)))
-    if not store.exists(key):
-        return SeriesBackfill(want.kind, want.pair, 0, 0, 0, 0, 0, f"{source.name} has no rows for {symbol} then")
-    now = store.manifest(key)
-    missing = sum(gap.missing for gap in now.gaps)
-    return SeriesBackfill(want.kind, want.pair, now.rows, now.rows - before, now.start_ms, now.end_ms, missing)
-
-
-def _check_same_market(
-    source: ExchangeSource, store: CandleStore, symbol: str, wanted: tuple[SeriesKey, _Wanted]
-) -> None:
-    """Refuse to extend a series of another market: another seed or replay under one name, or one from the future."""
-    key, want = wanted
-    last = store.manifest(key).end_ms
-    todo = f"delete the stored series of {key.exchange}, or use another workspace"
-    if last > want.now_ms:
-        raise SourceError(f"stored rows of {key} reach {iso(last)}, after the exchange's present", todo=todo)
-    if want.kind != "ohlcv":
-        return
-    there = [row for row in source.page(want.kind, symbol, want.timeframe, last) if row[0] == last]
-    stored = store.read(key).row(-1)[1:5]
-    # An exchange that no longer serves that candle cannot be compared with.
-    if there and tuple(there[0][1:5]) != stored:
-        raise SourceError(
-            f"the candle of {iso(last)} is {stored} in the store and {tuple(there[0][1:5])} at the exchange",
-            where=str(key),
-            todo=todo,
-        )
-
-
-def _lacking(store: CandleStore, key: SeriesKey, want: _Wanted) -> list[tuple[int, int]]:
-    """Spans of [since, end) before and after what is stored. Gaps inside are the exchange's own and are left."""
-    if not store.exists(key):
-        return [(want.since_ms, want.end_ms)]
-    have = store.manifest(key)
-    spans = [
-        (want.since_ms, min(have.start_ms, want.end_ms)),
-        (max(have.end_ms + want.next_ms, want.since_ms), want.end_ms),
-    ]
-    return [(start, end) for start, end in spans if start < end]
-
-
-def _pages(source: ExchangeSource, symbol: str, want: _Wanted, span: tuple[int, int]) -> Iterator[list[list[float]]]:
-    cursor, end = span
-    while cursor < end:
-        page = source.page(want.kind, symbol, want.timeframe, cursor)
-        yield [row for row in page if cursor <= row[0] < end]
-        last = int(page[-1][0]) if page else -1
-        # Some exchanges answer a window without trades with nothing: go on behind it.
-        cursor = last + want.next_ms if last >= cursor else cursor + PAGE * want.step_ms
-
-
-def _table(rows: list[list[float]], want: _Wanted, where: str) -> pl.DataFrame:
-    schema = CANDLE_SCHEMA if want.has_candles else FUNDING_SCHEMA
-    raw = {name: pl.Float64() if name != "timestamp" else pl.Int64() for name in schema}
-    table = pl.DataFrame(rows, schema=raw, orient="row", strict=False).with_columns(
-        pl.from_epoch("timestamp", "ms").dt.cast_time_unit("ms").dt.replace_time_zone("UTC")
+    tallies = {
+        want.key: _Tally(want, _manifest(store, want, now_ms), markets[want.symbol].get("active") is not False)
+        for want in wanted
+    }
+    run = _Run(source, store, tallies)
+    with progress.task(f"backfill from {source.name}", total=run.expected(reread)) as task:
+        run.rounds(task, reread)
+    done = [_summed(store, tally) for tally in tallies.values()]
+    _raise_failures(source, tallies.values())
+    return BackfillSummary(
+        source.name,
+        frames[0],
+        since_ms,
+        until_ms,
+        source.requests,
+        (*done, *notes),
+        frames,
+        time.monotonic() - started,
+        skew,
+        mended,
     )
-    if not want.has_candles:
-        return table.drop_nulls().unique("timestamp", keep="last").sort("timestamp")
-    fixed, repairs = repair_candles(table, want.timeframe, where)
-    if repairs.dropped:
-        _log.warning("dropped bad candles", series=where, **asdict(repairs))
-    return fixed if want.kind == "ohlcv" else fixed.drop("volume")
+
+
+class _Run:
+    """The three rounds of one backfill."""
+
+    def __init__(self, source: ExchangeSource, store: CandleStore, tallies: dict[SeriesKey, _Tally]) -> None:
+        self._source, self._store, self._tallies = source, store, tallies
+        self._started, self._rows = time.monotonic(), 0
+
+    def expected(self, reread: int) -> int:
+        """Rows that the first two rounds may bring."""
+        total = 0
+        for tally in self._tallies.values():
+            first = plan.first_round(tally.want, tally.before, reread)
+            reached = min(first.end_ms, first.start_ms + first.rows * tally.want.step_ms)
+            total += first.rows + sum(job.rows for job in plan.second_round(tally.want, tally.before, reached))
+        return total
+
+    def rounds(self, task: ProgressTask, reread: int) -> None:
+        """Ask, store, ask again."""
+        self._round(task, lambda tally: [plan.first_round(tally.want, tally.before, reread)])
+        self._round(task, lambda tally: plan.second_round(tally.want, tally.before, tally.reached_ms))
+        self._round(task, lambda tally: plan.third_round(tally.want, self._now(tally)), last=True)
+        for tally in self._tallies.values():
+            now = self._now(tally)
+            if tally.error is None and now.rows:
+                self._store.note(tally.want.key, plan.learned(tally.want, now, tally.asked, active=tally.active))
+
+    def _round(self, task: ProgressTask, jobs_of: Callable[[_Tally], Iterable[Job]], *, last: bool = False) -> None:
+        jobs = [job for tally in self._tallies.values() if tally.error is None for job in jobs_of(tally)]
+        for fetched in fetch_all(self._source, jobs):
+            tally = self._tallies[fetched.job.want.key]
+            tally.reached_ms = max(tally.reached_ms, fetched.reached_ms)
+            try:
+                self._merge(tally, fetched, in_gap=last)
+            except MtstError as error:
+                tally.error = tally.error or error
+            if last:
+                tally.asked.append(fetched.job)
+            else:
+                self._rows += fetched.job.rows
+                task.advance(fetched.job.rows, self._note(fetched.job))
+
+    def _merge(self, tally: _Tally, fetched: Fetched, *, in_gap: bool) -> None:
+        if fetched.error is not None:
+            raise fetched.error
+        want, table = tally.want, fetched.table
+        tally.dropped += fetched.repairs.dropped - fetched.repairs.duplicates
+        if table is None or table.is_empty():
+            return
+        times = table["timestamp"].dt.timestamp("ms")
+        span = int(times[0]), int(times[-1]) + 1
+        inside = in_gap
+        if self._store.exists(want.key):
+            old = self._store.read(want.key, *span)
+            change = plan.compare(old, table)
+            plan.refuse_another_market(want, change)
+            tally.revised += change.revised
+            if change.first_ms is not None:
+                tally.revised_from_ms = min(tally.revised_from_ms or change.first_ms, change.first_ms)
+            have = tally.before
+            inside = inside or (have.rows > 0 and have.start_ms < span[0] and span[1] <= have.end_ms)
+            tally.repaired += table.height - change.both if inside else 0
+        self._store.write(want.key, table)
+
+    def _now(self, tally: _Tally) -> Manifest:
+        key = tally.want.key
+        return self._store.manifest(key) if self._store.exists(key) else Manifest(key.timeframe)
+
+    def _note(self, job: Job) -> str:
+        seconds = max(1e-3, time.monotonic() - self._started)
+        return f"{job.want.key.pair} {job.want.key.timeframe or job.want.key.kind}, {self._rows / seconds:,.0f} rows/s"
+
+
+def _clock(source: ExchangeSource) -> tuple[int, int | None]:
+    """The exchange's time, and by how much it is ahead of ours; the sandbox's is virtual and ahead of nothing."""
+    asked = time.time()
+    now_ms = source.now_ms()
+    ours = (asked + time.time()) / 2 * 1000
+    return now_ms, None if source.name == SANDBOX else round(now_ms - ours)
+
+
+def _manifest(store: CandleStore, want: Want, now_ms: int) -> Manifest:
+    if not store.exists(want.key):
+        return Manifest(want.key.timeframe)
+    have = store.manifest(want.key)
+    if have.end_ms > now_ms:
+        raise SourceError(
+            f"stored rows of {want.key} reach {iso(have.end_ms)}, after the exchange's present ({iso(now_ms)})",
+            todo=f"delete the stored series of {want.key.exchange}, or use another workspace",
+        )
+    return have
+
+
+def _summed(store: CandleStore, tally: _Tally) -> SeriesBackfill:
+    key = tally.want.key
+    if not store.exists(key):
+        return nothing(key, f"{key.exchange} has no rows for {tally.want.symbol} then")
+    now = told(store, key)
+    return replace(
+        now,
+        new_rows=now.rows - tally.before.rows,
+        revised=tally.revised,
+        revised_from_ms=tally.revised_from_ms,
+        repaired=tally.repaired,
+        dropped=tally.dropped,
+    )
+
+
+def _raise_failures(source: ExchangeSource, tallies: Iterable[_Tally]) -> None:
+    every = list(tallies)
+    failed = [tally.error for tally in every if tally.error is not None]
+    if failed:
+        first, others = failed[0], len(every) - len(failed)
+        raise type(first)(
+            f"{len(failed)} of {len(every)} series failed, {others} are complete; the first: {first.what}",
+            where=first.where or source.name,
+            todo=first.todo,
+        )

@@ -176,7 +176,7 @@ def test_passing_failures_are_retried_and_lasting_ones_named(exchange, tmp_path)
     binance.failures = 3
     assert fill(url, CandleStore(str(tmp_path / "a"))).rows == ROWS
     binance.failures = 10**6
-    with pytest.raises(SourceError, match="fetch_ohlcv BTC/USDT"):
+    with pytest.raises(SourceError, match="BTC/USDT 15m 2024-01-01T00:00:00Z"):
         fill(url, CandleStore(str(tmp_path / "b")))
 
 
