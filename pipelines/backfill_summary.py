@@ -82,6 +82,8 @@ def _sentences(summary: BackfillSummary) -> Iterator[str]:
         f"{summary.new_rows:,} new rows in {len(stored)} series of {summary.exchange}, by {summary.requests} requests "
         f"in {summary.seconds:.1f} s ({rate:,.0f} rows/s)."
     )
+    for note in sorted({item.note for item in summary.series if item.note}):
+        yield f"{note} {', '.join(item.name for item in summary.series if item.note == note)}."
     yield from (f"Damage was found and mended: {text}." for text in summary.mended)
     for item in summary.series:
         yield from _about(item, summary.until_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
@@ -11,7 +12,7 @@ from cluster.stages.exchange import find_exchange, start_exchange
 from observability.metrics import Meters
 from observability.progress import Progress
 from pipelines.adapters import exchange as exchanges
-from pipelines.adapters.exchange import BackfillSummary
+from pipelines.adapters.exchange import BackfillSummary, ExchangeSource
 from pipelines.adapters.ray_features import FeatureSummary, build_features, is_current
 from pipelines.candles import timeframe_ms
 from pipelines.frames import ONCHAIN_EXCHANGE
@@ -36,6 +37,9 @@ def backfill(
     since_ms: int | None = None,
     until_ms: int | None = None,
     kinds: Sequence[str] = ("ohlcv", "funding"),
+    timeframes: Sequence[str] = (),
+    reread: int = exchanges.REREAD,
+    verify: bool = False,
     meters: Meters | None = None,
 ) -> BackfillSummary:
     """Fetch the pairs' candles (and funding, where the exchange has it) up to the exchange's own present.
@@ -48,26 +52,45 @@ def backfill(
         since_ms: start; default `history_days` before the end.
         until_ms: end; default now by the exchange's clock.
         kinds: series to fetch.
+        timeframes: of the candles; default the market's one.
+        reread: newest stored rows that are asked for again, because exchanges mend them.
+        verify: read every stored file first, and set damaged ones aside.
         meters: where rows and the data's age are counted.
 
     Raises:
         SourceError: if the exchange fails, or does not offer a pair.
     """
+    span: dict[str, Any] = {"since_ms": since_ms, "until_ms": until_ms}
+    with exchange_address(settings, progress, base_url) as url:
+        source = exchanges.open_exchange(settings.market.exchange, url)
+        more: dict[str, Any] = {"kinds": kinds, "timeframes": timeframes, "reread": reread, "verify": verify}
+        return fill(settings, progress, source, meters=meters, **more, **span)
+
+
+def fill(
+    settings: Settings,
+    progress: Progress,
+    source: ExchangeSource,
+    *,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    timeframes: Sequence[str] = (),
+    meters: Meters | None = None,
+    **more: Any,
+) -> BackfillSummary:
+    """`backfill` from an exchange that is open already."""
     market = settings.market
-    with _address(settings, progress, base_url) as url:
-        source = exchanges.open_exchange(market.exchange, url)
-        until = source.now_ms() if until_ms is None else until_ms
-        since = until - int(market.history_days * DAY_MS) if since_ms is None else since_ms
-        summary = exchanges.backfill(
-            source,
-            open_store(settings),
-            market.pairs,
-            market.timeframe,
-            since_ms=since,
-            until_ms=until,
-            progress=progress,
-            kinds=kinds,
-        )
+    until = source.now_ms() if until_ms is None else until_ms
+    summary = exchanges.backfill(
+        source,
+        open_store(settings),
+        market.pairs,
+        tuple(timeframes) or (market.timeframe,),
+        since_ms=until - int(market.history_days * DAY_MS) if since_ms is None else since_ms,
+        until_ms=until,
+        progress=progress,
+        **more,
+    )
     if meters is not None:
         _count_backfill(meters, summary)
     return summary
@@ -119,16 +142,16 @@ def build(
 
 
 def _count_backfill(meters: Meters, summary: BackfillSummary) -> None:
-    step = timeframe_ms(summary.timeframe)
     for item in summary.series:
         labels = {"exchange": summary.exchange, "kind": item.kind, "pair": item.pair}
         meters.inc("mtst_candles_stored_total", item.new_rows, **labels)
-        if item.kind == "ohlcv" and item.rows:
+        if item.kind == "ohlcv" and item.rows and item.timeframe == summary.timeframe:
+            step = timeframe_ms(item.timeframe)
             meters.set("mtst_data_age_seconds", (summary.until_ms - item.end_ms - step) / 1000, pair=item.pair)
 
 
 @contextmanager
-def _address(settings: Settings, progress: Progress, base_url: str | None) -> Iterator[str | None]:
+def exchange_address(settings: Settings, progress: Progress, base_url: str | None) -> Iterator[str | None]:
     """Address of the exchange: given, or found, or started for a while; None for a real one."""
     if base_url is not None or settings.market.exchange != exchanges.SANDBOX:
         yield base_url

@@ -23,6 +23,7 @@ from pipelines.manifest import Manifest
 from pipelines.store import CandleStore, SeriesKey
 
 __all__ = [
+    "REREAD",
     "SANDBOX",
     "BackfillSummary",
     "ExchangeSource",
@@ -76,6 +77,7 @@ def backfill(
         SourceError: the exchange does not know a pair, or shows another past than is stored, or answers garbage for a
             series: then the others are complete.
     """
+    asked_before = source.requests
     started, frames = time.monotonic(), (timeframe,) if isinstance(timeframe, str) else tuple(timeframe)
     now_ms, skew = _clock(source)
     until_ms = min(until_ms, now_ms)
@@ -98,7 +100,7 @@ def backfill(
         frames[0],
         since_ms,
         until_ms,
-        source.requests,
+        source.requests - asked_before,
         (*done, *notes),
         frames,
         time.monotonic() - started,
@@ -202,7 +204,7 @@ def _manifest(store: CandleStore, want: Want, now_ms: int) -> Manifest:
 def _summed(store: CandleStore, tally: _Tally) -> SeriesBackfill:
     key = tally.want.key
     if not store.exists(key):
-        return nothing(key, f"{key.exchange} has no rows for {tally.want.symbol} then")
+        return nothing(key, f"{key.exchange} has no rows then of")
     now = told(store, key)
     return replace(
         now,

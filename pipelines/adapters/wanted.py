@@ -48,7 +48,7 @@ def wanted_series(source: ExchangeSource, store: CandleStore, asked: Asked) -> t
                     wanted.append(_want(key, symbol, asked))
                 else:
                     gone = store.exists(key)
-                    note = f"{source.name} {'no longer offers' if gone else 'offers no'} {kind} of {symbol}"
+                    note = f"{source.name} {'no longer offers' if gone else 'offers no'} {kind} of"
                     notes.append(replace(told(store, key), note=note) if gone else nothing(key, note))
     return wanted, notes
 
