@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class TrainingState:
     best_loss: float
     best: dict[str, Tensor]
     history: list[dict[str, float]]
+    average: dict[str, Tensor] = field(default_factory=dict)  # empty when weights are not averaged
 
 
 def save_checkpoint(
@@ -35,6 +36,7 @@ def save_checkpoint(
     """Write model, optimizer and progress; `fingerprint` names the run (configs and data) that may resume from it."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in state.best.items()}
+    tensors |= {f"average/{k}": v for k, v in state.average.items()}
     for number, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
     meta = {
@@ -68,7 +70,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             where=str(path),
             todo="delete it or name another checkpoint file",
         )
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = value
@@ -79,4 +81,4 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     model.load_state_dict(groups["model"])
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     epoch, best_epoch, best_loss, history = json.loads(meta["progress"])
-    return TrainingState(epoch, best_epoch, best_loss, groups["best"], history)
+    return TrainingState(epoch, best_epoch, best_loss, groups["best"], history, groups["average"])

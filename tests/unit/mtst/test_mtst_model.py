@@ -85,7 +85,7 @@ def test_absurd_input_gives_finite_forecasts(norm: str) -> None:
 def test_tokens_follow_the_paper() -> None:
     config = MTSTConfig(lookback=336, n_channels=1, patches=(8, 16, 96), d_model=16)
     assert config.tokens == ((336 - 8) // 4 + 2, (336 - 16) // 8 + 2, (336 - 96) // 48 + 2)
-    branch = Branch(96, config.tokens[2], 1, config).eval()
+    branch = Branch(96, 48, config.tokens[2], 1, config).eval()
     assert branch(torch.randn(2, 336, 1)).shape == (2, config.tokens[2] * 16)
 
 

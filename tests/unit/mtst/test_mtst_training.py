@@ -102,7 +102,7 @@ def test_a_forecast_does_not_see_past_its_window_and_a_planted_leak_is_caught(no
     changed = replace(noise, features=np.where(after[:, None], future, noise.features).astype(np.float32))
 
     def sees_the_future(kind: type[Windows]) -> bool:
-        one, two = (result.model(kind(p, result.scaler, 32).inputs(rows)) for p in (noise, changed))
+        one, two = (result.model(kind(p, result.scaler, MODEL).inputs(rows)) for p in (noise, changed))
         return not torch.equal(one, two)
 
     assert not sees_the_future(Windows)
