@@ -1,7 +1,8 @@
 """What a forecast is worth after costs: a plain rule traded over non-overlapping holding periods. Pure numpy.
 
 The rule: at every h-th candle, enter a pair in the direction of the expected return when it exceeds the cost of a
-round trip; stay while the sign holds; leave otherwise. Every pair gets an equal share of the capital.
+round trip; stay while the sign holds; leave otherwise. Every pair gets an equal share of the capital. Orders are filled
+at the open of the candle after the one that the forecast has seen, as no order can be filled at a close already past.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtst.panel import Array
+from mtst.panel import Array, Panel
 from observability.errors import DataError
 
 YEAR_MS = 365.25 * 86_400_000
+FUNDING_MS = 8 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class CostPolicy:
-    """Costs as fractions of the traded value, a side; `cash_rate` is what idle money earns a year."""
+    """Costs as fractions of the traded value, a side; `cash_rate` is what idle money earns a year.
+
+    `perpetual` positions also pay (or, short, receive) the funding rate every eight hours.
+    """
 
     fee: float = 0.001
     half_spread: float = 0.0002
     allow_short: bool = False
     cash_rate: float = 0.04
+    perpetual: bool = False
 
     @property
     def side(self) -> float:
@@ -58,12 +64,21 @@ class EconomicValue:
 
 
 def trade(
-    expected: Array, actual: Array, times_ms: Array, pair: Array, *, costs: CostPolicy, step_ms: int
+    expected: Array,
+    actual: Array,
+    times_ms: Array,
+    pair: Array,
+    *,
+    costs: CostPolicy,
+    step_ms: int,
+    carry: Array | None = None,
 ) -> PeriodReturns:
     """Trade the rule on forecasts of one horizon.
 
     Args:
-        expected, actual: log-returns over the horizon, [n]; times_ms: decision times, [n]; pair: pair number, [n].
+        expected, actual: log-returns over the horizon, the actual one from fill to fill, [n].
+        times_ms: decision times, [n]; pair: pair number, [n].
+        carry: what holding long over the horizon costs, as a fraction, [n]; see `holding_cost`.
         step_ms: the horizon's length; only times on its grid (from the first on) are used, so periods do not overlap.
 
     Returns:
@@ -72,7 +87,7 @@ def trade(
     Raises:
         DataError: no decision time at all.
     """
-    times, e, a = _on_grid(expected, actual, times_ms, pair, step_ms)
+    times, e, a, c = _on_grid((expected, actual, carry), times_ms, pair, step_ms)
     held, positions, entries = np.zeros(e.shape[1]), np.zeros_like(e), 0
     for t, edge in enumerate(e):
         sign = np.sign(edge)
@@ -80,13 +95,34 @@ def trade(
         want = want if costs.allow_short else np.maximum(want, 0.0)
         entries += int(((want != held) & (want != 0)).sum())
         positions[t] = held = want
-    return _account(times, positions, a, costs, entries)
+    return _account(times, positions, a, c, (costs, entries))
 
 
-def buy_and_hold(actual: Array, times_ms: Array, pair: Array, *, costs: CostPolicy, step_ms: int) -> PeriodReturns:
+def buy_and_hold(
+    actual: Array, times_ms: Array, pair: Array, *, costs: CostPolicy, step_ms: int, carry: Array | None = None
+) -> PeriodReturns:
     """Hold every pair all the time, in the same periods as `trade`; pays once at each end."""
-    times, _, a = _on_grid(actual, actual, times_ms, pair, step_ms)
-    return _account(times, np.ones_like(a), a, costs, a.shape[1])
+    times, _, a, c = _on_grid((actual, actual, carry), times_ms, pair, step_ms)
+    return _account(times, np.ones_like(a), a, c, (costs, a.shape[1]))
+
+
+def holding_cost(panel: Panel, rows: Array, h: int) -> Array:
+    """Funding that a long perpetual position pays over the h candles after each row, as a fraction, [n].
+
+    Raises:
+        DataError: the panel has no funding rates.
+    """
+    if "funding" not in panel.columns:
+        raise DataError("no funding rates to charge perpetual positions", where="economics", todo="backfill funding")
+    rate = np.nan_to_num(panel.features[:, panel.columns.index("funding")].astype(np.float64)) / 1e4  # basis points
+    paid = np.cumsum(np.where(panel.timestamps % FUNDING_MS == 0, rate, 0.0))
+    cost: Array = paid[rows + h] - paid[rows]
+    return cost
+
+
+def idle_return(costs: CostPolicy, step_ms: int) -> float:
+    """What cash earns in one period."""
+    return float((1.0 + costs.cash_rate) ** (step_ms / YEAR_MS) - 1.0)
 
 
 def summarise_returns(name: str, parts: Sequence[PeriodReturns], step_ms: int) -> EconomicValue:
@@ -113,20 +149,28 @@ def cash(periods: int, costs: CostPolicy, step_ms: int) -> EconomicValue:
     return EconomicValue("cash", earned, earned, 0.0, 0.0, 0.0, 0, periods)
 
 
-def _on_grid(expected: Array, actual: Array, times_ms: Array, pair: Array, step_ms: int) -> tuple[Array, Array, Array]:
-    """Decision times [T] and [T, pairs] tables; a pair without a forecast at a time expects and earns nothing."""
+def _on_grid(
+    columns: tuple[Array, Array, Array | None], times_ms: Array, pair: Array, step_ms: int
+) -> tuple[Array, Array, Array, Array]:
+    """Decision times [T] and [T, pairs] tables; a pair without a forecast at a time expects, earns and pays nothing."""
     if not len(times_ms):
         raise DataError("there are no forecasts to trade", where="economics", todo="score at least one test window")
     chosen = (times_ms - times_ms.min()) % step_ms == 0
     times, row = np.unique(times_ms[chosen], return_inverse=True)
-    tables = np.zeros((2, len(times), int(pair.max()) + 1))
-    tables[:, row, pair[chosen]] = expected[chosen], actual[chosen]
-    return times, tables[0], tables[1]
+    tables = np.zeros((3, len(times), int(pair.max()) + 1))
+    for table, column in zip(tables, columns, strict=True):
+        if column is not None:
+            table[row, pair[chosen]] = column[chosen]
+    return times, tables[0], tables[1], tables[2]
 
 
-def _account(times: Array, positions: Array, actual: Array, costs: CostPolicy, entries: int) -> PeriodReturns:
+def _account(
+    times: Array, positions: Array, actual: Array, carry: Array, terms: tuple[CostPolicy, int]
+) -> PeriodReturns:
+    costs, entries = terms
     gross = (positions * np.expm1(actual)).mean(1)
     moved = np.abs(np.diff(positions, axis=0, prepend=0.0))
     moved[-1] += np.abs(positions[-1])  # close at the end
     turnover = moved.mean(1)
-    return PeriodReturns(times, gross - costs.side * turnover, gross, turnover, entries)
+    paid = costs.side * turnover + (positions * carry).mean(1)
+    return PeriodReturns(times, gross - paid, gross, turnover, entries)

@@ -1,74 +1,29 @@
-"""Walk-forward evaluation: train and score fold by fold on windows the model never saw, then sum up over folds.
+"""All folds together: what a promotion is decided on, and what a model card shows.
 
-The loss that decides is the pinball loss divided, pair by pair and horizon by horizon, by the standard deviation of the
-training returns: a constant of the fold, so the score stays proper, and no pair or horizon dominates by its size.
-Tests of significance run on its mean over pairs and horizons at each time, as pairs move together and are not
-independent samples.
+Tests of significance run on losses that are means over pairs and horizons at each time, see `fold_scores`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mtst.baselines import BaselineConfig, baseline_forecasts
-from mtst.economics import CostPolicy, EconomicValue, PeriodReturns, buy_and_hold, cash, summarise_returns, trade
-from mtst.model import MTSTConfig
-from mtst.panel import Array, Panel, Split, split_fold
-from mtst.scoring import HorizonScores, Scores, expected_return, pinball_loss, score
-from mtst.significance import block_bootstrap, diebold_mariano, hac_lag
-from mtst.training import TrainingConfig, predict, train
+from mtst.economics import EconomicValue, PeriodReturns, cash, idle_return, summarise_returns
+from mtst.fold_scores import MODEL, REGIMES, EvaluationOptions, FoldScores, OutOfSample, evaluate_fold, score_fold
+from mtst.panel import Array
+from mtst.scoring import HorizonScores, Scores, expected_return
+from mtst.selection import DeflatedSharpe, Overfitting, deflated_sharpe
+from mtst.significance import Interval, block_bootstrap, correlation_interval, diebold_mariano, hac_lag
 from observability.errors import DataError
-from pipelines.folds import Fold
 
-MODEL = "mtst"
-REGIMES = ("calm", "normal", "wild")  # terciles of the training period's mean volatility
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What to compare with and how to trade; `trade_horizon` 0 means the longest."""
-
-    baselines: BaselineConfig = field(default_factory=BaselineConfig)
-    costs: CostPolicy = field(default_factory=CostPolicy)
-    trade_horizon: int = 0
-    test_stride: int = 1
-
-
-@dataclass(frozen=True)
-class OutOfSample:
-    """Forecasts of a model trained before their time: `values` [n, H, Q] log-returns, `target` [n, H]."""
-
-    pairs: tuple[str, ...]
-    horizons: tuple[int, ...]
-    levels: tuple[float, ...]
-    timestamps: Array
-    pair_index: Array
-    values: Array
-    target: Array
-    scale: Array
-
-
-@dataclass(frozen=True)
-class FoldScores:
-    """One fold's outcome: scores and loss series by forecaster ("mtst" and the baselines), trades, forecasts."""
-
-    fold: Fold
-    scores: dict[str, Scores]
-    times_ms: Array  # [T] distinct test times
-    losses: dict[str, Array]  # [T] mean scaled pinball loss at each time
-    regime: Array  # [T] index into REGIMES
-    trades: dict[str, PeriodReturns]  # "mtst" and "hold"
-    forecasts: OutOfSample
-    step_ms: int  # length of the traded horizon
-    overlap: int  # longest horizon, in candles
-    costs: CostPolicy
-    seconds: dict[str, float]
-    history: tuple[dict[str, float], ...]
+__all__ = [
+    "MODEL", "Comparison", "Evaluation", "EvaluationOptions", "FoldScores", "HorizonSkill", "OutOfSample",
+    "compare", "evaluate_fold", "score_fold", "summarise",
+]  # fmt: skip
+REFERENCE = "ewma"  # the baseline that regimes and volatility are measured against
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +38,29 @@ class Comparison:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class HorizonSkill:
+    """Direction at one horizon: information coefficients of expected and actual return with 95 % block-bootstrap
+    intervals over time, all unseen windows together."""
+
+    horizon: int
+    ic: Interval
+    rank_ic: Interval
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """All folds together: what a promotion is decided on and a model card shows.
+    """All folds together.
 
     Attributes:
         scores: by forecaster, folds weighted by their windows.
-        regimes: by regime, the model's loss / the EWMA baseline's - 1 (negative is better).
+        regimes: by regime of volatility and trend, the model's loss / the EWMA baseline's - 1 (negative is better).
         economics: "mtst", "cash", "hold" net of costs over all folds.
         profit_p: one-sided bootstrap p-value of the model's mean net return above cash.
         times_ms, losses: the model's loss series, to compare with another evaluation of the same times.
+        rivals: the baselines' loss series at the same times.
+        skill: direction by horizon. volatility: the forecast of volatility against others' by QLIKE.
+        deflated: Sharpe ratio after the number of trials. overfitting: of the sweep's trials; None if not known.
     """
 
     model: str
@@ -111,18 +79,25 @@ class Evaluation:
     times_ms: tuple[int, ...]
     losses: tuple[float, ...]
     seconds: float
+    skill: tuple[HorizonSkill, ...] = ()
+    volatility: dict[str, Comparison] = field(default_factory=dict)
+    rivals: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    equity: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    deflated: DeflatedSharpe | None = None
+    overfitting: Overfitting | None = None
 
     def to_dict(self, *, series: bool = True) -> dict[str, Any]:
-        """Plain JSON-able dictionary; `series=False` leaves out the loss series (long)."""
+        """Plain JSON-able dictionary; `series=False` leaves out the series over time (long)."""
         data = asdict(self)
         if not series:
-            data["times_ms"], data["losses"] = [], []
+            data |= {"times_ms": [], "losses": [], "rivals": {}, "equity": {}}
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
         """Rebuild from `to_dict`, also after JSON. Raises DataError when it is not an evaluation."""
         try:
+            found, deflated = data.get("overfitting"), data.get("deflated")
             return cls(
                 **{
                     **data,
@@ -130,94 +105,26 @@ class Evaluation:
                     "scores": {k: _scores(v) for k, v in data["scores"].items()},
                     "comparisons": {k: Comparison(**v) for k, v in data["comparisons"].items()},
                     "economics": {k: EconomicValue(**v) for k, v in data["economics"].items()},
+                    "skill": tuple(_skill(each) for each in data.get("skill", ())),
+                    "volatility": {k: Comparison(**v) for k, v in data.get("volatility", {}).items()},
+                    "rivals": {k: tuple(v) for k, v in data.get("rivals", {}).items()},
+                    "equity": {k: tuple((int(t), float(x)) for t, x in v) for k, v in data.get("equity", {}).items()},
+                    "deflated": None if deflated is None else DeflatedSharpe(**deflated),
+                    "overfitting": None if found is None else Overfitting(**found),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not an evaluation: {error!r}", where=str(data)[:80]) from error
 
 
-def evaluate_fold(
-    panel: Panel,
-    fold: Fold,
-    model_config: MTSTConfig,
-    training_config: TrainingConfig,
-    options: EvaluationOptions | None = None,
-) -> FoldScores:
-    """Train on the fold's training part, fit the baselines there, score all of them on its test part.
-
-    Raises:
-        DataError: the fold has no windows. TrainingError: training cannot run or diverged.
-    """
-    options = options or EvaluationOptions()
-    split = split_fold(panel, fold, model_config.lookback)
-    if options.test_stride > 1:
-        on_grid = panel.timestamps[split.test] // panel.timeframe_ms % options.test_stride == 0
-        split = Split(split.train, split.valid, split.test[on_grid])
-    began = time.perf_counter()
-    result = train(model_config, training_config, panel, split)
-    values = {MODEL: predict(result.model, result.scaler, panel, split.test)}
-    seconds = {MODEL: time.perf_counter() - began}
-    for name in options.baselines.names:
-        began = time.perf_counter()
-        values[name] = baseline_forecasts(name, panel, split, options.baselines)
-        seconds[name] = time.perf_counter() - began
-    return score_fold(panel, fold, split, values, options, seconds=seconds, history=result.history)
-
-
-def score_fold(
-    panel: Panel,
-    fold: Fold,
-    split: Split,
-    values: Mapping[str, Array],
-    options: EvaluationOptions,
-    *,
-    seconds: Mapping[str, float] | None = None,
-    history: Sequence[dict[str, float]] = (),
-) -> FoldScores:
-    """Score given forecasts of `split.test`, `values["mtst"]` and others, each [n, H, Q]."""
-    rows, levels = split.test, options.baselines.levels
-    target, times, pair = panel.labels[rows].astype(np.float64), panel.timestamps[rows], panel.pair_index[rows]
-    unit = _unit(panel, split)
-    distinct, at = np.unique(times, return_inverse=True)
-    losses = {
-        name: np.bincount(at, (pinball_loss(v, target, levels) / unit).mean(1)) / np.bincount(at)
-        for name, v in values.items()
-    }
-    h = options.trade_horizon or max(panel.horizons)
-    i, step = panel.horizons.index(h), h * panel.timeframe_ms
-    expected = expected_return(values[MODEL].astype(np.float64), levels)[:, i]
-    return FoldScores(
-        fold=fold,
-        scores={
-            name: score(name, v, target, unit, levels=levels, horizons=panel.horizons) for name, v in values.items()
-        },
-        times_ms=distinct,
-        losses=losses,
-        regime=_regimes(panel, split, at),
-        trades={
-            MODEL: trade(expected, target[:, i], times, pair, costs=options.costs, step_ms=step),
-            "hold": buy_and_hold(target[:, i], times, pair, costs=options.costs, step_ms=step),
-        },
-        forecasts=OutOfSample(
-            panel.pairs,
-            panel.horizons,
-            tuple(levels),
-            times,
-            pair,
-            values[MODEL],
-            panel.labels[rows],
-            panel.scale[rows],
-        ),
-        step_ms=step,
-        overlap=max(1, max(panel.horizons) // options.test_stride),
-        costs=options.costs,
-        seconds=dict(seconds or {}),
-        history=tuple(history),
-    )
-
-
-def summarise(folds: Sequence[FoldScores], model: str = MODEL) -> Evaluation:
+def summarise(
+    folds: Sequence[FoldScores], model: str = MODEL, *, trials: int = 1, overfitting: Overfitting | None = None
+) -> Evaluation:
     """Sum up folds in time order; comparisons run over all their test times together.
+
+    Args:
+        trials: configurations that the recipe was chosen from: what the Sharpe ratio is deflated by.
+        overfitting: what the sweep's trials say, to be kept with the rest.
 
     Raises:
         DataError: no folds, or folds of different forecasters.
@@ -228,10 +135,10 @@ def summarise(folds: Sequence[FoldScores], model: str = MODEL) -> Evaluation:
     first = folds[0]
     losses = {name: np.concatenate([f.losses[name] for f in folds]) for name in first.losses}
     times = np.concatenate([f.times_ms for f in folds])
-    regime = np.concatenate([f.regime for f in folds])
     economics = {name: summarise_returns(name, [f.trades[name] for f in folds], first.step_ms) for name in first.trades}
     economics["cash"] = cash(economics[MODEL].periods, first.costs, first.step_ms)
-    reference = losses.get("ewma", losses[MODEL])
+    net = np.concatenate([f.trades[MODEL].net for f in folds])
+    idle = idle_return(first.costs, first.step_ms)
     return Evaluation(
         model=model,
         n_folds=len(folds),
@@ -242,19 +149,21 @@ def summarise(folds: Sequence[FoldScores], model: str = MODEL) -> Evaluation:
         levels=first.forecasts.levels,
         scores={name: _pool([f.scores[name] for f in folds]) for name in first.scores},
         comparisons={n: compare(n, losses[MODEL], losses[n], first.overlap) for n in losses if n != MODEL},
-        regimes={
-            name: float(losses[MODEL][regime == i].sum() / reference[regime == i].sum() - 1)
-            for i, name in enumerate(REGIMES)
-            if (regime == i).any()
-        },
+        regimes=_by_regime(folds, losses[MODEL], losses.get(REFERENCE, losses[MODEL])),
         economics=economics,
-        profit_p=_profit_p(folds),
+        profit_p=_profit_p(net, idle),
         fold_skill=tuple(
-            float(1 - f.losses[MODEL].mean() / f.losses.get("ewma", f.losses[MODEL]).mean()) for f in folds
+            float(1 - f.losses[MODEL].mean() / f.losses.get(REFERENCE, f.losses[MODEL]).mean()) for f in folds
         ),
         times_ms=tuple(times.tolist()),
         losses=tuple(losses[MODEL].tolist()),
         seconds=float(sum(sum(f.seconds.values()) for f in folds)),
+        skill=_direction(folds),
+        volatility=_volatility(folds),
+        rivals={name: tuple(series.tolist()) for name, series in losses.items() if name != MODEL},
+        equity={name: _equity([f.trades[name] for f in folds]) for name in first.trades},
+        deflated=deflated_sharpe(net - idle, trials),
+        overfitting=overfitting,
     )
 
 
@@ -263,38 +172,74 @@ def compare(against: str, ours: Array, theirs: Array, overlap: int) -> Compariso
     lag = hac_lag(len(ours), overlap)
     test = diebold_mariano(ours, theirs, lag)
     resampled = block_bootstrap(ours, theirs, 2 * lag)
-    improvement = test.difference / float(np.mean(theirs))
+    improvement = test.difference / abs(float(np.mean(theirs)))
     return Comparison(against, improvement, test.statistic, test.p_value, resampled.p_value, test.n)
 
 
-def _unit(panel: Panel, split: Split) -> Array:
-    """Standard deviation of each pair's training returns, [n_test, H]; the pooled one for a pair without a past."""
-    pooled = panel.labels[split.train].astype(np.float64).std(0)
-    table = np.empty((len(panel.pairs), len(panel.horizons)))
-    for pair in range(len(panel.pairs)):
-        past = split.train[panel.pair_index[split.train] == pair]
-        own = panel.labels[past].astype(np.float64).std(0) if len(past) > 1 else pooled
-        table[pair] = np.where(own > 0, own, np.where(pooled > 0, pooled, 1.0))
-    unit: Array = table[panel.pair_index[split.test]]
-    return unit
+def _by_regime(folds: Sequence[FoldScores], ours: Array, reference: Array) -> dict[str, float]:
+    found = {}
+    for kind, names in REGIMES.items():
+        regime = np.concatenate([f.regimes[kind] for f in folds])
+        for i, name in enumerate(names):
+            if (regime == i).any():
+                found[name] = float(ours[regime == i].sum() / reference[regime == i].sum() - 1)
+    return found
 
 
-def _regimes(panel: Panel, split: Split, at: Array) -> Array:
-    """Regime of each distinct test time by the mean log volatility over pairs, against terciles of training times."""
-    log_scale = np.log(panel.scale.astype(np.float64))
-    _, train_at = np.unique(panel.timestamps[split.train], return_inverse=True)
-    past = np.bincount(train_at, log_scale[split.train]) / np.bincount(train_at)
-    now = np.bincount(at, log_scale[split.test]) / np.bincount(at)
-    regime: Array = np.searchsorted(np.quantile(past, (1 / 3, 2 / 3)), now)
-    return regime
+def _direction(folds: Sequence[FoldScores]) -> tuple[HorizonSkill, ...]:
+    """Correlations over all unseen windows; returns in units of recent volatility, so that no wild day decides."""
+    parts = [f.forecasts for f in folds]
+    times = np.concatenate([p.timestamps for p in parts])
+    rows = []
+    for i, h in enumerate(parts[0].horizons):
+        unit = np.concatenate([p.scale for p in parts]).astype(np.float64) * np.sqrt(h)
+        expected = np.concatenate([expected_return(p.values.astype(np.float64), p.levels)[:, i] for p in parts]) / unit
+        actual = np.concatenate([p.target[:, i] for p in parts]).astype(np.float64) / unit
+        block = 2 * hac_lag(len(times), h)
+        ic, rank_ic = (correlation_interval(expected, actual, times, block, ranks=ranks) for ranks in (False, True))
+        rows.append(HorizonSkill(h, ic, rank_ic))
+    return tuple(rows)
 
 
-def _profit_p(folds: Sequence[FoldScores]) -> float:
-    net = np.concatenate([f.trades[MODEL].net for f in folds])
+def _volatility(folds: Sequence[FoldScores]) -> dict[str, Comparison]:
+    """QLIKE, ln sigma^2 + r^2 / sigma^2 (Patton 2011): robust to the noise of r^2 as a proxy of the variance.
+
+    sigma is read from the central 80 %, which fat tails make too small by a constant; so each forecaster's is first
+    scaled by the one factor that makes its mean r^2 / sigma^2 equal 1, ours and theirs alike.
+    """
+    series = {}
+    for name in folds[0].surprise:
+        surprise = np.concatenate([f.surprise[name] for f in folds])
+        log_variance = np.concatenate([f.log_variance[name] for f in folds])
+        factor = float(surprise.mean())
+        series[name] = log_variance + np.log(factor) + surprise / factor if factor > 0 else log_variance
+    return {
+        name: _absolute(compare(name, series[MODEL], series[name], folds[0].overlap), series[name])
+        for name in (REFERENCE, "garch")
+        if name in series
+    }
+
+
+def _absolute(c: Comparison, theirs: Array) -> Comparison:
+    # A QLIKE has no natural zero, so its difference is told as it is and not as a share.
+    return replace(c, improvement=c.improvement * abs(float(theirs.mean())))
+
+
+def _equity(parts: Sequence[PeriodReturns]) -> tuple[tuple[int, float], ...]:
+    """Capital at the start of each period, from 1."""
+    times = np.concatenate([p.times_ms for p in parts])
+    grown = np.cumprod(1.0 + np.concatenate([p.net for p in parts]))
+    return tuple(zip(times.tolist(), [1.0, *grown[:-1].tolist()], strict=True))
+
+
+def _profit_p(net: Array, idle: float) -> float:
     if len(net) < 10 or np.ptp(net) == 0:
         return 1.0
-    idle = (1 + folds[0].costs.cash_rate) ** (folds[0].step_ms / (365.25 * 86_400_000)) - 1
     return block_bootstrap(-net, np.full(len(net), -idle), block=5).p_value
+
+
+def _skill(data: Mapping[str, Any]) -> HorizonSkill:
+    return HorizonSkill(int(data["horizon"]), Interval(**data["ic"]), Interval(**data["rank_ic"]))
 
 
 def _pool(scores: Sequence[Scores]) -> Scores:

@@ -16,6 +16,7 @@ import polars as pl
 
 from observability.errors import DataError, SpecError
 from pipelines.candles import timeframe_ms
+from pipelines.labels import NEXT_OPEN
 
 if TYPE_CHECKING:
     from pipelines.folds import Fold
@@ -63,6 +64,7 @@ class Panel:
         labels: float32 [N, H], forward log-returns over `horizons` candles, NaN where the future is not known.
         scale: float32 [N], `recent_volatility` of the pair at the row, NaN in the warm-up.
         close: float64 [N], for baselines that look at prices only.
+        fill: float64 [N], the next candle's open, at which an order of the row can be filled; the close if unknown.
     """
 
     pairs: tuple[str, ...]
@@ -75,6 +77,7 @@ class Panel:
     labels: Array
     scale: Array
     close: Array
+    fill: Array
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -204,6 +207,7 @@ def make_panel(
             for h in horizons
         ]
         close = frame["close"].to_numpy()
+        fill = frame[NEXT_OPEN].to_numpy() if NEXT_OPEN in frame.columns else close
         parts.append(
             (
                 frame["timestamp"].dt.epoch("ms").to_numpy(),
@@ -212,6 +216,7 @@ def make_panel(
                 np.stack(labels, 1).astype(np.float32),
                 recent_volatility(close, lookback).astype(np.float32),
                 close,
+                np.where(np.isfinite(fill), fill, close),
             )
         )
     joined = [np.ascontiguousarray(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)]

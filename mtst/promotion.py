@@ -6,20 +6,24 @@ runs in shadow: scored, not traded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 
+from mtst.baselines import IN_WORDS, NAIVE
 from mtst.evaluation import MODEL, Comparison, Evaluation, compare
+from mtst.panel import Array
 
 
 class Bar(StrEnum):
     """What a challenger must clear."""
 
     EVIDENCE = "EVIDENCE"
-    BEATS_BASELINE = "BEATS_BASELINE"
+    BEATS_NAIVE = "BEATS_NAIVE"
+    HOLDS_AGAINST_RIVAL = "HOLDS_AGAINST_RIVAL"
     BEATS_CHAMPION = "BEATS_CHAMPION"
     CALIBRATED = "CALIBRATED"
     REGIMES = "REGIMES"
@@ -33,12 +37,15 @@ class PromotionPolicy:
 
     Attributes:
         p_value: largest p of both tests that the loss is really smaller.
+        rival_share: how much of what a learning baseline gains over the best naive one the model must surely exceed;
+            1 demands that it beats every learning baseline outright (docs/adr explains the default).
         coverage_tolerance: how far, at any horizon, the share of returns inside the central 80 % may lie from 0.8.
         regime_margin: how much worse than the EWMA baseline the loss may be in any volatility regime.
         profit_p: largest p that the net return above cash is luck.
     """
 
     p_value: float = 0.05
+    rival_share: float = 0.5
     coverage_tolerance: float = 0.04
     regime_margin: float = 0.01
     profit_p: float = 0.10
@@ -75,7 +82,9 @@ def decide_promotion(
     """Champion if and only if every bar is cleared."""
     policy = policy or PromotionPolicy()
     reasons = [_evidence(challenger, policy)]
-    reasons += [_beats(Bar.BEATS_BASELINE, _NAMES.get(n, n), c, policy) for n, c in challenger.comparisons.items()]
+    naive = [name for name in challenger.comparisons if name in NAIVE]
+    reasons += [_beats(Bar.BEATS_NAIVE, _name(n), challenger.comparisons[n], policy) for n in naive]
+    reasons += [_holds(challenger, n, naive, policy) for n in challenger.comparisons if n not in NAIVE]
     if champion is not None:
         reasons.append(_beats_champion(challenger, champion, policy))
     reasons += [_calibrated(challenger, policy), _regimes(challenger, policy), *_profit(challenger, policy)]
@@ -89,12 +98,8 @@ def decide_promotion(
     return PromotionDecision("shadow", tuple(reasons), text)
 
 
-_NAMES = {
-    "ewma": "recent volatility alone (EWMA)",
-    "ridge": "a linear model (ridge)",
-    "lightgbm": "boosted trees (LightGBM)",
-    "majority": "the past's average distribution",
-}
+def _name(baseline: str) -> str:
+    return IN_WORDS.get(baseline, baseline)
 
 
 def _evidence(e: Evaluation, policy: PromotionPolicy) -> Reason:
@@ -118,6 +123,37 @@ def _beats(code: Bar, name: str, c: Comparison, policy: PromotionPolicy) -> Reas
         f"The forecast {verdict} {name}: its loss is {better}, and the chance that this is luck is {p:.3f} "
         f"(needs below {policy.p_value:g}).",
     )
+
+
+def _holds(e: Evaluation, rival: str, naive: Sequence[str], policy: PromotionPolicy) -> Reason:
+    """Beyond doubt better than a mix of the best naive baseline and the rival, time by time.
+
+    A simpler model that finds the same edge is no reason to leave the edge; one that finds far more of it is. Medicine
+    tests a new drug against an old one so: it must surely preserve a share of the old one's effect over none.
+    """
+    plain, share = e.comparisons[rival], policy.rival_share
+    if len(e.rivals.get(rival, ())) != len(e.losses) or len(e.losses) < policy.min_times:
+        text = f"The losses of {_name(rival)} at the tested times are not known: nothing can be compared."
+        return Reason(Bar.HOLDS_AGAINST_RIVAL, False, text)
+    c = compare(rival, np.asarray(e.losses), _mix(e, rival, naive, share), max(e.horizons))
+    p = max(c.p_value, c.bootstrap_p)
+    against = f"{abs(plain.improvement):.2%} {'smaller' if plain.improvement > 0 else 'larger'} than that of"
+    kept = f"keep more than {share:.0%} of what that one gains" if share < 1 else "be better"
+    return Reason(
+        Bar.HOLDS_AGAINST_RIVAL,
+        c.improvement > 0 and p < policy.p_value,
+        f"The forecast's loss is {against} {_name(rival)} (p {max(plain.p_value, plain.bootstrap_p):.3f}); the chance "
+        f"that it only seems to {kept} is {p:.3f} (needs below {policy.p_value:g}).",
+    )
+
+
+def _mix(e: Evaluation, rival: str, naive: Sequence[str], share: float) -> Array:
+    theirs = np.asarray(e.rivals[rival])
+    best = min((np.asarray(e.rivals[name]) for name in naive), key=lambda losses: float(losses.mean()), default=theirs)
+    if theirs.mean() >= best.mean() and share < 1:
+        return best  # a rival that learned nothing has nothing to keep a share of
+    mixed: Array = (1 - share) * best + share * theirs
+    return mixed
 
 
 def _beats_champion(e: Evaluation, champion: Evaluation, policy: PromotionPolicy) -> Reason:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -15,6 +16,7 @@ from mtst.panel import Array
 
 CENTRAL = (0.1, 0.9)  # the interval whose coverage we promise: the central 80 %
 WILSON_Z = 1.959964  # 95 % two-sided
+TINY = 1e-9  # no forecast is surer than this; a log-return
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,14 @@ def expected_return(values: Array, levels: Sequence[float]) -> Array:
     inner = ((values[..., 1:] + values[..., :-1]) / 2 * np.diff(q)).sum(-1)
     mean: Array = inner + q[0] * values[..., 0] + (1 - q[-1]) * values[..., -1]
     return mean
+
+
+def central_sigma(values: Array, levels: Sequence[float], central: tuple[float, float] = CENTRAL) -> Array:
+    """Standard deviation of a normal law with the same central interval, [n, H]; the rule of `Forecast.sigma`."""
+    low, high = (_at_level(values.astype(np.float64), levels, level) for level in central)
+    normal = NormalDist()
+    sigma: Array = np.maximum((high - low) / (normal.inv_cdf(central[1]) - normal.inv_cdf(central[0])), TINY)
+    return sigma
 
 
 def probability_up(values: Array, levels: Sequence[float]) -> Array:

@@ -1,7 +1,7 @@
-"""Is one forecast better than another, or was it luck: two tests on a series of loss differences.
+"""Is one forecast better than another, or was it luck: two tests on a series of loss differences, and intervals.
 
-Both are one-sided: a small p says that `ours` really loses less than `theirs`. They err differently (the first trusts
-a normal limit, the second a resampling), so a promotion asks both.
+Both tests are one-sided: a small p says that `ours` really loses less than `theirs`. They err differently (the first
+trusts a normal limit, the second a resampling), so a promotion asks both.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from mtst.panel import Array
@@ -25,6 +26,15 @@ class TestResult:
     statistic: float
     p_value: float
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def diebold_mariano(ours: Array, theirs: Array, lag: int) -> TestResult:
@@ -69,6 +79,40 @@ def block_bootstrap(ours: Array, theirs: Array, block: int, draws: int = 2000, s
     spread = float(resampled.std())
     p = (1 + int((resampled >= mean).sum())) / (draws + 1)
     return TestResult(mean, mean / spread if spread > 0 else 0.0, p, n)
+
+
+def correlation_interval(
+    ours: Array, actual: Array, times: Array, block: int, *, ranks: bool = False, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Correlation of forecasts and outcomes, with a 95 % moving-block bootstrap interval over time.
+
+    All windows of a time stay together, as pairs move together. The interval is the resampled correlations'
+    percentiles; (0, -1, 1) where there is nothing to correlate.
+
+    Args:
+        ours, actual, times: [n], in any order. block: distinct times in a block.
+        ranks: Spearman's instead of Pearson's; ranks are taken once, over all windows.
+    """
+    if len(ours) < 10 or np.ptp(ours) == 0 or np.ptp(actual) == 0:
+        return Interval(0.0, -1.0, 1.0)
+    x, y = (rankdata(v) if ranks else np.asarray(v, dtype=np.float64) for v in (ours, actual))
+    x, y = x - x.mean(), y - y.mean()
+    distinct, at = np.unique(times, return_inverse=True)
+    sums = np.stack([np.bincount(at, part) for part in (np.ones(len(x)), x, y, x * x, y * y, x * y)], 1)
+    block = max(1, min(block, len(distinct) // 2))
+    cumulated = np.concatenate([np.zeros((1, 6)), sums.cumsum(0)])
+    blocks = cumulated[block:] - cumulated[:-block]
+    starts = np.random.default_rng(seed).integers(0, len(blocks), (draws, -(-len(distinct) // block)))
+    low, high = np.quantile(_correlations(blocks[starts].sum(1)), (0.025, 0.975))
+    return Interval(float(_correlations(sums.sum(0)[None])[0]), float(low), float(high))
+
+
+def _correlations(sums: Array) -> Array:
+    """From the sums of 1, x, y, x^2, y^2, xy in the rows [m, 6]; 0 where one does not vary."""
+    n, x, y, xx, yy, xy = sums.T
+    spread = np.sqrt(np.maximum(xx - x * x / n, 0.0) * np.maximum(yy - y * y / n, 0.0))
+    found: Array = np.where(spread > 0, (xy - x * y / n) / np.where(spread > 0, spread, 1.0), 0.0)
+    return found
 
 
 def hac_lag(n: int, overlap: int) -> int:

@@ -11,7 +11,7 @@ from pipelines.blobs import Blobs
 from pipelines.candles import validate_candles
 from pipelines.enrich import enrich_funding, enrich_onchain
 from pipelines.features import make_features
-from pipelines.labels import forward_returns
+from pipelines.labels import forward_returns, next_open
 from pipelines.spec import DatasetSpec
 from pipelines.store import CandleStore, SeriesKey
 
@@ -103,6 +103,7 @@ def feature_frame(
 
 
 def training_frame(candles: pl.DataFrame, spec: DatasetSpec, enrichment: Enrichment) -> pl.DataFrame:
-    """`feature_frame` and the labels `fwd_{h}` beside it."""
+    """`feature_frame`, and beside it the labels `fwd_{h}` and the `next_open` at which an order would be filled."""
     features = feature_frame(candles, spec, enrichment.funding, enrichment.onchain)
-    return features.hstack(forward_returns(features, spec.horizons, timeframe=spec.timeframe))
+    labels = forward_returns(features, spec.horizons, timeframe=spec.timeframe)
+    return features.hstack([*labels, next_open(candles, timeframe=spec.timeframe)])

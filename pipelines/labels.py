@@ -1,4 +1,4 @@
-"""Labels: forward log-returns. They look ahead by design and are never features."""
+"""Labels: forward log-returns, and the price at which an order is filled. They look ahead and are never features."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ import polars as pl
 
 from observability.errors import SpecError
 from pipelines.candles import infer_step_ms, timeframe_ms
+
+NEXT_OPEN = "next_open"
+
+
+def next_open(df: pl.DataFrame, *, timeframe: str) -> pl.Series:
+    """The open of the next candle: the first price that an order decided at this close can get. Null before a gap."""
+    time = pl.col("timestamp").dt.timestamp("ms")
+    follows = time.shift(-1) - time == timeframe_ms(timeframe)
+    return df.select(pl.when(follows).then(pl.col("open").shift(-1)).alias(NEXT_OPEN)).to_series()
 
 
 def forward_returns(df: pl.DataFrame, horizons: Sequence[int], *, timeframe: str = "") -> pl.DataFrame:

@@ -12,7 +12,7 @@ from mtst.scoring import coverage, pinball_loss
 from observability.errors import ModelError
 from pipelines.folds import walk_forward
 
-CONFIG = BaselineConfig(max_rows=1500, trees=15)
+CONFIG = BaselineConfig(max_rows=1500, trees=15, lookback=32, epochs=2)
 
 
 def split_of(panel: Panel) -> Split:

@@ -13,6 +13,12 @@ from mtst.promotion import Bar, PromotionPolicy, decide_promotion
 from mtst.scoring import HorizonScores, Scores
 
 HOUR = 3_600_000
+LOSSES = 0.2 + 0.001 * np.random.default_rng(0).standard_normal(1000)
+
+
+def series(gain: float, seed: int = 1) -> tuple[float, ...]:
+    """A rival's losses, on average `gain` above ours, never in step with them."""
+    return tuple((LOSSES + gain + 0.002 * np.random.default_rng(seed).standard_normal(1000)).tolist())
 
 
 def value(name: str, net: float, entries: int = 60) -> EconomicValue:
@@ -34,7 +40,8 @@ def excellent(**changes: Any) -> Evaluation:
             regimes={"calm": -0.02, "normal": -0.01, "wild": -0.03},
             economics={"mtst": value("mtst", 0.08), "cash": value("cash", 0.01, 0), "hold": value("hold", 0.2)},
             profit_p=0.01, fold_skill=(0.03, 0.02, 0.01), times_ms=tuple(range(0, 1000 * HOUR, HOUR)),
-            losses=tuple((0.2 + 0.001 * np.random.default_rng(0).standard_normal(1000)).tolist()), seconds=1.0,
+            losses=tuple(LOSSES.tolist()), seconds=1.0,
+            rivals={"ewma": series(0.006), "lightgbm": series(0.003, 2)},
         ),
         **changes,
     )  # fmt: skip
@@ -46,7 +53,11 @@ def economics(net: float, entries: int = 60, cash: float = 0.01) -> dict[str, Ec
 
 def compared(**changes: float) -> dict[str, Comparison]:
     good = Comparison("ewma", 0.03, 4.0, 0.001, 0.002, 1000)
-    return {"ewma": good, "lightgbm": replace(good, against="lightgbm", **changes)}
+    return {"ewma": replace(good, **changes), "lightgbm": replace(good, against="lightgbm")}
+
+
+def rivals(gain: float) -> dict[str, tuple[float, ...]]:
+    return {"ewma": series(0.006), "lightgbm": series(gain, 2)}
 
 
 def test_all_bars_cleared_makes_a_champion() -> None:
@@ -59,9 +70,10 @@ def test_all_bars_cleared_makes_a_champion() -> None:
 @pytest.mark.parametrize(
     ("changes", "bar", "says"),
     [
-        ({"comparisons": compared(p_value=0.2)}, Bar.BEATS_BASELINE, r"boosted trees.*3\.00% smaller.*0\.200"),
-        ({"comparisons": compared(bootstrap_p=0.06)}, Bar.BEATS_BASELINE, r"0\.060 \(needs below 0\.05\)"),
-        ({"comparisons": compared(improvement=-0.01)}, Bar.BEATS_BASELINE, r"1\.00% larger"),
+        ({"comparisons": compared(p_value=0.2)}, Bar.BEATS_NAIVE, r"recent volatility.*3\.00% smaller.*0\.200"),
+        ({"comparisons": compared(bootstrap_p=0.06)}, Bar.BEATS_NAIVE, r"0\.060 \(needs below 0\.05\)"),
+        ({"comparisons": compared(improvement=-0.01)}, Bar.BEATS_NAIVE, r"1\.00% larger"),
+        ({"rivals": rivals(-0.007)}, Bar.HOLDS_AGAINST_RIVAL, r"boosted trees.*keep more than 50%.*is 1\.000"),
         ({"comparisons": {}}, Bar.EVIDENCE, "0 baselines"),
         ({"n_folds": 1}, Bar.EVIDENCE, "1 folds"),
         ({"times_ms": (0,), "losses": (0.2,)}, Bar.EVIDENCE, "1 times"),
@@ -84,6 +96,21 @@ def test_one_bar_failed_means_shadow_and_says_by_how_much(changes: dict[str, Any
     text = next(r.text for r in failed if r.code == bar)
     assert text in decision.text
     assert re.search(says, text), text
+
+
+def test_a_rival_that_found_a_little_more_is_no_reason_to_leave_the_edge_and_one_that_found_far_more_is() -> None:
+    beaten = PromotionPolicy(rival_share=1.0)
+    for gain, holds, beats in ((0.003, True, True), (-0.001, True, False), (-0.008, False, False)):
+        challenger = excellent(rivals=rivals(gain))
+        assert (decide_promotion(challenger).status == "champion") is holds, gain
+        assert (decide_promotion(challenger, policy=beaten).status == "champion") is beats, gain
+
+
+def test_a_rival_that_learned_nothing_asks_for_no_more_than_the_naive_baselines() -> None:
+    worse = {"ewma": series(0.006), "lightgbm": series(0.02, 2)}
+    assert decide_promotion(excellent(rivals=worse)).status == "champion"
+    equal = excellent(rivals={"ewma": series(0.0), "lightgbm": series(0.02, 2)})
+    assert decide_promotion(equal).status == "shadow"
 
 
 def test_a_better_champion_is_kept_and_a_worse_one_replaced() -> None:
