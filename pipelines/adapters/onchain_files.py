@@ -39,7 +39,7 @@ _PERIOD = timedelta(days=1)
 
 @dataclass(frozen=True)
 class OnchainImport:
-    """What was read of one asset; times in ms. `assumed` counts rows whose publication time is a declared delay."""
+    """What is stored of one asset; times in ms. `assumed` counts rows whose publication time is a declared delay."""
 
     asset: str
     metrics: tuple[str, ...]
@@ -93,25 +93,23 @@ def import_onchain(
     path: Path, store: CandleStore, asset: str, *, assumed_delay: timedelta | None = None
 ) -> OnchainImport:
     """Read a file and merge it into the store under the asset's key; other metrics of the asset stay."""
-    return store_onchain(
-        store, SeriesKey(ONCHAIN_EXCHANGE, "onchain", asset), read_onchain(path, assumed_delay=assumed_delay)
-    )
+    key = SeriesKey(ONCHAIN_EXCHANGE, "onchain", asset)
+    store_onchain(store, key, read_onchain(path, assumed_delay=assumed_delay))
+    return summary_of(store, key)
 
 
-def store_onchain(store: CandleStore, key: SeriesKey, table: pl.DataFrame, *, note: str = "") -> OnchainImport:
-    """Merge new rows into what is stored of an asset, metric by metric, and tell what is there now."""
+def store_onchain(store: CandleStore, key: SeriesKey, table: pl.DataFrame) -> None:
+    """Merge new rows into what is stored of an asset, metric by metric."""
     old = store.read(key) if store.exists(key) else table.clear()
-    manifest = store.write(key, merge_onchain(old, table))
-    return OnchainImport(
-        key.pair,
-        tuple(metrics_of(table)),
-        manifest.rows,
-        manifest.start_ms,
-        manifest.end_ms,
-        int(table[ASSUMED].sum()),
-        key.exchange,
-        note,
-    )
+    store.write(key, merge_onchain(old, table))
+
+
+def summary_of(store: CandleStore, key: SeriesKey, note: str = "") -> OnchainImport:
+    """What is stored of an asset."""
+    table, manifest = store.read(key), store.manifest(key)
+    assumed = int(table[ASSUMED].fill_null(0.0).sum()) if ASSUMED in table.columns else 0
+    span = (manifest.rows, manifest.start_ms, manifest.end_ms)
+    return OnchainImport(key.pair, tuple(metrics_of(table)), *span, assumed, key.exchange, note)
 
 
 def _times(path: Path) -> pl.DataFrame:

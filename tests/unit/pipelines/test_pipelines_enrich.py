@@ -164,7 +164,7 @@ def test_metrics_of_several_files_live_side_by_side(tmp_path):
     for name, text in (("a", "time,AdrActCnt\n2024-01-01,10\n2024-02-01,20\n"), ("b", "time,TxCnt\n2024-01-01,7\n")):
         (tmp_path / f"{name}.csv").write_text(text)
         found = import_onchain(tmp_path / f"{name}.csv", store, "BTC", assumed_delay=delay)
-    assert (found.rows, found.assumed) == (2, 1)
+    assert (found.rows, found.assumed) == (2, 2)
     table = store.read(key)
     assert table.sort("timestamp").select("active_addresses", "tx_count").rows() == [(10.0, 7.0), (20.0, None)]
 
