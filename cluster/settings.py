@@ -116,6 +116,10 @@ class MarketSettings(Group):
     history_days: float = Field(120.0, gt=0, description="days of candles to learn from")
     replay: Path | None = Field(None, description="folder of real candles that the sandbox exchange replays")
     onchain: Path | None = Field(None, description="folder or file of on-chain metrics; looked for beside `replay`")
+    onchain_asset: str = Field(
+        "BTC",
+        description="whose on-chain table feeds every pair; `base` is each pair's own, `glassnode:BTC` Glassnode's",
+    )
     seed: int = Field(7, description="seed of the simulated market")
     edge: float = Field(2.0, ge=0, description="strength of the simulated market's planted edge; 0 is pure noise")
     trading_days: float = Field(3.0, gt=0, description="days kept back at the end for trading, never seen in training")
@@ -127,6 +131,23 @@ class MarketSettings(Group):
         if wrong or not pairs:
             raise ValueError(f"pairs look like BTC/USDT, not {wrong or 'nothing'}")
         return pairs
+
+
+class GlassnodeSettings(Group):
+    """On-chain metrics from Glassnode; without a key nothing is asked of it."""
+
+    key_file: Path | None = Field(None, description="API key, mode 0600")
+    url: str = Field("https://api.glassnode.com", description="https, or http on loopback")
+    assets: tuple[str, ...] = ("BTC",)
+    metrics: tuple[str, ...] = Field(
+        ("active_addresses", "tx_count", "hash_rate", "mvrv", "exchange_inflow", "exchange_outflow"),
+        description="our names, or paths of Glassnode such as `indicators/sopr`",
+    )
+    resolution: Literal["10m", "1h", "24h", "1w"] = "24h"
+    delay_hours: float = Field(
+        24.0, ge=0, description="declared time to publication, for history without point-in-time values"
+    )
+    point_in_time: bool = Field(True, description="prefer the variants whose values are never revised")
 
 
 class FeatureSettings(Group):
@@ -197,6 +218,7 @@ class Settings(BaseSettings):
 
     workspace: Workspace = Workspace()
     market: MarketSettings = MarketSettings()
+    glassnode: GlassnodeSettings = GlassnodeSettings()
     features: FeatureSettings = FeatureSettings()
     sweep: SweepSettings = SweepSettings()
     serve: ServeSettings = ServeSettings()

@@ -14,6 +14,7 @@ import polars as pl
 from observability.errors import CandleError
 from pipelines.candles import CANDLE_SCHEMA, TIMESTAMP, check_schema, infer_step_ms, timeframe_ms
 
+SOURCES = ("funding", "mark", "onchain")
 FUNDING_SCHEMA: dict[str, pl.DataType] = {"timestamp": TIMESTAMP, "funding_rate": pl.Float64()}
 ONCHAIN_SCHEMA: dict[str, pl.DataType] = {"timestamp": TIMESTAMP, "available_at": TIMESTAMP}
 # Beside an on-chain row's metrics: 1 where `available_at` is a declared delay, 0 where the source told or we saw it.

@@ -29,12 +29,17 @@ class Enrichment:
 
 def enrichment_keys(spec: DatasetSpec, exchange: str, pair: str) -> dict[str, SeriesKey]:
     """Which stored series feed a pair's features: some of "funding", "onchain"."""
-    asset = pair.split("/", 1)[0] if spec.onchain_asset == "base" else spec.onchain_asset
     keys = {
         "funding": SeriesKey(exchange, "funding", pair),
-        "onchain": SeriesKey(ONCHAIN_EXCHANGE, "onchain", asset),
+        "onchain": onchain_key(spec.onchain_asset, pair),
     }
     return {source: key for source, key in keys.items() if source in spec.sources}
+
+
+def onchain_key(asset: str, pair: str) -> SeriesKey:
+    """Where on-chain metrics lie: `asset` is "BTC", "base" for the pair's own, or either with a source before it."""
+    source, _, name = asset.rpartition(":")
+    return SeriesKey(source or ONCHAIN_EXCHANGE, "onchain", pair.split("/", 1)[0] if name == "base" else name)
 
 
 def read_enrichment(store: CandleStore, spec: DatasetSpec, exchange: str, pair: str) -> Enrichment:

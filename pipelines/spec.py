@@ -47,7 +47,8 @@ class DatasetSpec:
         features: the feature columns, in the order the model sees them.
         horizons: label horizons in candles, strictly increasing.
         lookback: candles that the model sees at once.
-        onchain_asset: whose on-chain table feeds every pair, for example "BTC"; "base" takes each pair's own asset.
+        onchain_asset: whose on-chain table feeds every pair, for example "BTC"; "base" takes each pair's own asset;
+            "glassnode:BTC" is the table of another source than files.
 
     Raises:
         SpecError: if any of it is empty, repeated, unknown or out of range.
@@ -163,6 +164,7 @@ def default_spec(
     onchain: bool = False,
     lookback: int = 96,
     horizons: Sequence[int] = (1, 4, 16),
+    onchain_asset: str = "BTC",
 ) -> DatasetSpec:
     """Sixteen columns of price, volatility, volume and calendar; optionally funding and on-chain columns."""
     refs = [
@@ -182,4 +184,4 @@ def default_spec(
     if onchain:
         refs += [FeatureRef("onchain_change", {"metric": m}) for m in ("active_addresses", "tx_count", "hash_rate")]
         refs += [FeatureRef("onchain_log", {"metric": "mvrv"}), FeatureRef("onchain_netflow")]
-    return DatasetSpec(tuple(pairs), timeframe, tuple(refs), tuple(horizons), lookback)
+    return DatasetSpec(tuple(pairs), timeframe, tuple(refs), tuple(horizons), lookback, onchain_asset)

@@ -15,7 +15,7 @@ from pipelines.adapters import exchange as exchanges
 from pipelines.adapters.exchange import BackfillSummary, ExchangeSource
 from pipelines.adapters.ray_features import FeatureSummary, build_features, is_current
 from pipelines.candles import timeframe_ms
-from pipelines.frames import ONCHAIN_EXCHANGE
+from pipelines.frames import onchain_key
 from pipelines.spec import DatasetSpec, default_spec
 from pipelines.store import CandleStore, Manifest, SeriesKey
 
@@ -99,12 +99,9 @@ def fill(
 def data_spec(settings: Settings, *, funding: bool | None = None, onchain: bool | None = None) -> DatasetSpec:
     """The data set that the settings ask for; enrichment not decided is used when it spans all candles of all pairs."""
     market, store = settings.market, open_store(settings)
-    spec = default_spec(
-        market.pairs, market.timeframe, lookback=settings.features.lookback, horizons=settings.features.horizons
-    )
     candles = [store.manifest(SeriesKey(market.exchange, "ohlcv", pair, market.timeframe)) for pair in market.pairs]
     rates = [SeriesKey(market.exchange, "funding", pair) for pair in market.pairs]
-    chain = [SeriesKey(ONCHAIN_EXCHANGE, "onchain", spec.onchain_asset)] * len(candles)
+    chain = [onchain_key(market.onchain_asset, pair) for pair in market.pairs]
     return default_spec(
         market.pairs,
         market.timeframe,
@@ -112,6 +109,7 @@ def data_spec(settings: Settings, *, funding: bool | None = None, onchain: bool 
         onchain=_spans(store, chain, candles, _ONCHAIN_SLACK_MS) if onchain is None else onchain,
         lookback=settings.features.lookback,
         horizons=settings.features.horizons,
+        onchain_asset=market.onchain_asset,
     )
 
 

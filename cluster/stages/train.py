@@ -13,6 +13,7 @@ import torch
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages.data import data_spec, open_store
+from cluster.stages.enrichment import enrichment_facts
 from mtst.adapters.registry import Registered, Registry
 from mtst.adapters.sweep import SweepConfig, SweepResult, latest_sweep, run_sweep
 from mtst.adapters.tracking import Tracker
@@ -26,11 +27,11 @@ from mtst.provenance import code_version
 from observability.errors import DataError, TrainingError
 from observability.files import write_whole
 from observability.progress import Progress
+from pipelines.enrich import SOURCES
 from pipelines.frames import enrichment_keys
 from pipelines.spec import DatasetSpec
 from pipelines.store import SeriesKey
 
-ENRICHMENT = ("funding", "onchain")
 CANDIDATE = "candidate.json"
 
 
@@ -185,7 +186,8 @@ def make_card(settings: Settings, spec: DatasetSpec, recipe: dict[str, Any], jud
             "history": list(final.history),
         },
         "data": data_hashes(settings, spec),
-        "absent": [source for source in ENRICHMENT if source not in spec.sources],
+        "enrichment": enrichment_facts(settings, spec),
+        "absent": [source for source in SOURCES if source not in spec.sources],
         "code": code_version(),
     }
 

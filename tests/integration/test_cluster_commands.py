@@ -121,6 +121,10 @@ def test_the_whole_chain_by_single_commands(terminal: Terminal) -> None:
 
     judged = terminal.answer("train", "evaluate", "--json")
     assert judged["windows"] > 0
+    card = json.loads((Path(judged["artifact"]) / "card.json").read_text())
+    told = {source: facts["status"] for source, facts in card["enrichment"].items()}
+    assert told == {"funding": "present", "mark": "absent", "onchain": "absent"}
+    assert card["absent"] == judged["absent"] == ["mark", "onchain"]
     promoted = terminal.answer("train", "promote", "--json")
     assert promoted["status"] in ("champion", "shadow")
     assert promoted["reasons"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,13 +14,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from cluster.commands import data
+from cluster.settings import Settings
+from cluster.stages.data import data_spec, open_store
+from cluster.stages.enrichment import enrichment_facts
 from observability.errors import SecretError, SettingsError, SourceError
 from observability.progress import NullProgress
-from pipelines.adapters.glassnode import GlassnodeWish, update_onchain
+from pipelines.adapters.glassnode import PATHS, GlassnodeWish, update_onchain
 from pipelines.adapters.glassnode_client import Glassnode, Point, UnknownMetricError
 from pipelines.enrich import enrich_onchain
+from pipelines.frames import feature_frame
 from pipelines.store import CandleStore, SeriesKey
+from tests.unit.pipelines.pipelines_makers import START, Walk, candles
 
 KEY = "2abcDEF-not-a-real-key"
 DAY = 86_400_000
@@ -290,6 +298,56 @@ def test_lasting_failures_unknown_metrics_and_nothing_at_all_are_named(server, t
         update(url, store)
     with pytest.raises(SourceError, match="does not answer: ConnectError"):
         client("http://127.0.0.1:9").metric("addresses/active_count", "BTC", "24h", FIRST, NOW)
+
+
+def command(settings: Settings, *words: str) -> Any:
+    done = CliRunner().invoke(data.app, ["enrich", *words], obj=settings)
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+def test_the_command_asks_with_a_key_file_and_the_card_tells_what_a_model_saw(server, tmp_path):
+    api, url = server
+    now, days = int(time.time()) // 86_400 * 86_400, 40
+    api.values = {
+        f"/v1/metrics/{PATHS[name]}": [{"t": now - (days - i) * 86_400, "v": 5 + i} for i in range(days)]
+        for name in ("active_addresses", "tx_count", "hash_rate", "mvrv", "exchange_inflow", "exchange_outflow")
+    }
+    pairs = ("BTC/USDT", "ETH/USDT")
+    settings = Settings().changed(
+        workspace={"root": tmp_path},
+        market={"pairs": pairs, "history_days": 20.0, "onchain_asset": "glassnode:BTC"},
+        glassnode={"url": url},
+    )
+    assert "No on-chain files found, and no Glassnode key" in command(settings)
+    assert not api.asked, "without a key nothing is asked"
+    key = tmp_path / "glassnode.key"
+    key.write_text(KEY + "\n")
+    key.chmod(0o644)
+    with pytest.raises(SecretError, match="others can read the file with Glassnode's key"):
+        command(settings, "--glassnode-key", str(key))
+    key.chmod(0o600)
+    told = command(settings, "--glassnode-key", str(key))
+    assert f"glassnode BTC: {days} rows" in told
+    assert "with an assumed time of publication" in told
+    assert "hash_rate: declared delay, 40 new" in told
+    assert not [file for file in tmp_path.rglob("*.json") if KEY in file.read_text()]
+
+    walk = candles(Walk(seed=1, rows=96 * 10)).with_columns(
+        pl.col("timestamp") - timedelta(milliseconds=START) + timedelta(seconds=now - 10 * 86_400)
+    )
+    for pair in pairs:
+        open_store(settings).write(SeriesKey("sandbox", "ohlcv", pair, "15m"), walk)
+    spec = data_spec(settings)
+    assert spec.sources == {"onchain"}
+    facts = enrichment_facts(settings, spec)
+    assert facts["funding"] == facts["mark"] == {"status": "absent"}
+    assert facts["onchain"]["status"] == "present"
+    assert facts["onchain"]["series"] == ["glassnode onchain BTC"]
+    assert facts["onchain"]["assumed"] > 0.9
+    frame = feature_frame(walk, spec, onchain=open_store(settings).read(SERIES))
+    assert frame["onchain_change_hash_rate"].null_count() == 0
 
 
 def test_the_key_stays_secret(server):
