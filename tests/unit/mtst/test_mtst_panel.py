@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtst.inference import Windows
+from mtst.model import MTSTConfig
 from mtst.panel import VOLATILITY_FLOOR, Panel, Scaler, Split, load_panel, make_panel, recent_volatility, split_fold
 from observability.errors import DataError, SpecError
 from pipelines.folds import walk_forward
@@ -83,7 +84,7 @@ def test_a_window_is_exactly_the_rows_up_to_its_end() -> None:
     panel = make_panel({"A/B": frame(50), "C/D": frame(50, seed=2)}, ("a", "b"), (2,), "1h", 8)
     scaler = Scaler(panel.columns, (0.0, 0.0), (1.0, 1.0))
     rows = panel.rows(8)
-    windows = Windows(panel, scaler, 8).inputs(rows).numpy()
+    windows = Windows(panel, scaler, MTSTConfig(lookback=8, n_channels=2, patches=(4,))).inputs(rows).numpy()
     for window, row in zip(windows, rows, strict=True):
         np.testing.assert_allclose(window, panel.features[row - 7 : row + 1], rtol=1e-6)
 
