@@ -13,7 +13,7 @@ from cluster.settings import Settings
 from cluster.stages.exchange import RunningExchange, start_exchange
 from observability.progress import NullProgress
 from trading.adapters.api_key import read_key
-from trading.adapters.sandbox.client import SandboxClient, ccxt_urls
+from trading.adapters.sandbox.client import SandboxClient, ccxt_urls, recognise_errors
 
 CANDLE = 900_000
 
@@ -50,6 +50,8 @@ def trader_of(exchange: RunningExchange, name: str, kind: type[Any] = ccxt.binan
     key = read_key(exchange.key_files[name])
     keys = {"apiKey": key.key, "secret": key.secret, "options": options}
     api = kind({**keys, "enableRateLimit": False, "timeout": 3_000, "urls": {"api": ccxt_urls(exchange.url)}})
+    if kind is ccxt.binanceusdm:
+        recognise_errors(api)
     api.load_time_difference()
     api.load_markets()
     return api

@@ -15,7 +15,9 @@ from trading.adapters.sandbox.config import AccountConfig
 def make_accounts(
     folder: Path, names: Sequence[str], balances: Mapping[str, str | int | float]
 ) -> tuple[AccountConfig, ...]:
-    """One account a name, each with the same balances; key files `<folder>/<name>.json` are made where missing.
+    """One account a name, each with the same balances on spot and in futures.
+
+    Key files `<folder>/<name>.json` are made where they are missing.
 
     Raises:
         SecretError: an existing key file is readable by others or is no key file.
@@ -25,7 +27,7 @@ def make_accounts(
     configs = []
     for name in names:
         path = folder / f"{name}.json"
-        config = AccountConfig(name=name, key_file=path.resolve(), balances=texts)
+        config = AccountConfig(name=name, key_file=path.resolve(), balances=texts, futures=texts)
         read_key(make_secret(path, _new_key))
         configs.append(config)
     return tuple(configs)

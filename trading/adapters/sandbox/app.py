@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from observability.metrics import Meters
-from trading.adapters.sandbox import private, public
+from trading.adapters.sandbox import futures, futures_orders, private, public
 from trading.adapters.sandbox.auth import parse_params
 from trading.adapters.sandbox.control import Control, answer
 from trading.adapters.sandbox.endpoint import Call, Endpoint
@@ -33,7 +33,7 @@ UNKNOWN_OUTCOME = (
 def build_app(venue: Venue, meters: Meters | None = None) -> Starlette:
     """The ASGI application of one exchange; counts requests in `meters` (service `exchange`) when given."""
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
-    for endpoint in (*public.ENDPOINTS, *private.ENDPOINTS):
+    for endpoint in (*public.ENDPOINTS, *private.ENDPOINTS, *futures.ENDPOINTS, *futures_orders.ENDPOINTS):
         by_path[endpoint.path][endpoint.method] = endpoint
     routes = [Route(path, _serve(venue, methods, meters), methods=list(methods)) for path, methods in by_path.items()]
 

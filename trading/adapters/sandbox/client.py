@@ -40,6 +40,16 @@ def ccxt_urls(base_url: str) -> dict[str, str]:
     return {room: f"{base_url.rstrip('/')}/{path}" for room, path in ROOMS.items()}
 
 
+def recognise_errors(api: Any) -> None:
+    """Let ccxt.binance tell errors of perpetuals apart as it does at Binance.
+
+    It chooses the meanings of error codes by the address; at any other address it knows only those of all markets, and
+    a refused stop would look like a failure of the exchange.
+    """
+    for kind, meanings in api.exceptions.get("linear", {}).items():
+        api.exceptions[kind] = {**meanings, **api.exceptions[kind]}
+
+
 class SandboxClient:
     """The control API. Raises ExchangeError when the exchange is away or refuses."""
 

@@ -56,11 +56,13 @@ MarketConfig = Annotated[SimulatedConfig | ReplayConfig, Field(discriminator="ki
 
 
 class AccountConfig(Part):
-    """A trading account: where its key lies (JSON {"key", "secret"}, mode 0600) and what it owns at the start."""
+    """A trading account: where its key lies (JSON {"key", "secret"}, mode 0600) and what it owns at the start,
+    on spot and in its futures wallet."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     key_file: Path
     balances: dict[str, str]
+    futures: dict[str, str] = {}
 
 
 class TermsConfig(Part):
@@ -99,6 +101,7 @@ class SandboxConfig(Part):
     order_limit: int = Field(0, ge=0)
     market: MarketConfig = SimulatedConfig()
     terms: TermsConfig = TermsConfig()
+    futures_terms: TermsConfig = TermsConfig(maker_ppm=200, taker_ppm=500)
     accounts: tuple[AccountConfig, ...] = ()
     targets_dir: Path | None = None
 

@@ -14,10 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from trading.adapters.sandbox.audit import audit
+from trading.adapters.sandbox.audit import audit, audit_futures
+from trading.adapters.sandbox.books import told
 from trading.adapters.sandbox.faults import READER
-from trading.adapters.sandbox.orders import Fill, Order
-from trading.adapters.sandbox.rules import SymbolRules, units_text
 from trading.adapters.sandbox.venue import Venue
 
 POLL_S = 20.0
@@ -127,10 +126,13 @@ class Control:
     async def ledger(self, _request: Request) -> Response:
         """The books of every account, and whether they balance."""
         venue = self._venue
-        problems = audit(venue.engine)
-        accounts = {name: _account(venue, name) for name in venue.ledger.accounts()}
-        verdict = {"conserved": not problems, "problems": problems, "digest": venue.engine.digest()}
-        return answer({"now_ms": venue.now_ms, "accounts": accounts, **verdict})
+        problems = (*audit(venue.engine), *audit_futures(venue.futures, venue.margin))
+        books = {
+            name: {account: told(venue, engine, account) for account in venue.ledger.accounts()}
+            for name, engine in (("accounts", venue.engine), ("futures", venue.futures))
+        }
+        verdict = {"conserved": not problems, "problems": problems, "digest": venue.digest()}
+        return answer({"now_ms": venue.now_ms, **books, **verdict})
 
     async def plan_fault(self, request: Request) -> Response:
         """Let something fail from now on."""
@@ -170,49 +172,3 @@ def _readable(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             return answer({"error": f"the request is wrong: {error.errors()[0]['msg']}"}, 422)
 
     return wrapped
-
-
-def _account(venue: Venue, name: str) -> dict[str, Any]:
-    rules, engine = venue.market.rules, venue.engine
-    return {
-        "initial": {asset: units_text(units) for asset, units in venue.ledger.initial[name].items()},
-        "balances": {
-            asset: {"free": units_text(b.free), "locked": units_text(b.locked), "total": units_text(b.total)}
-            for asset, b in venue.ledger.balances(name).items()
-        },
-        "orders": [_order(rules[o.request.pair], o) for o in engine.orders.values() if o.request.account == name],
-        "fills": [_fill(rules[f.pair], f) for f in engine.fills if f.account == name],
-    }
-
-
-def _order(rules: SymbolRules, order: Order) -> dict[str, Any]:
-    return {
-        "order_id": str(order.order_id),
-        "client_order_id": order.client_id,
-        "pair": order.request.pair,
-        "side": order.request.side.lower(),
-        "type": str(order.request.kind).lower(),
-        "status": str(order.status).lower(),
-        "price": rules.price_text(order.request.price),
-        "amount": rules.lots_text(order.lots),
-        "filled": rules.lots_text(order.filled),
-        "cost": units_text(order.cost),
-        "created_ms": order.created_ms,
-        "updated_ms": order.updated_ms,
-    }
-
-
-def _fill(rules: SymbolRules, fill: Fill) -> dict[str, Any]:
-    return {
-        "fill_id": str(fill.fill_id),
-        "order_id": str(fill.order_id),
-        "pair": fill.pair,
-        "side": fill.side.lower(),
-        "price": rules.price_text(fill.price),
-        "amount": rules.lots_text(fill.lots),
-        "cost": units_text(fill.cost),
-        "fee": units_text(fill.fee),
-        "fee_asset": fill.fee_asset,
-        "maker": fill.maker,
-        "time_ms": fill.time_ms,
-    }

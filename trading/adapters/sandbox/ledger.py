@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 FEES = "#fees"
 MARKET_MAKER = "#market-maker"
-"""The two accounts of the house. Only the market maker's may be negative: it sells what it does not have."""
+INSURANCE = "#insurance"
+"""The accounts of the house. The last two may be negative: one sells what it does not have, one pays for the ruined."""
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class Ledger:
     _balances: dict[str, defaultdict[str, Balance]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for house in (FEES, MARKET_MAKER):
+        for house in (FEES, MARKET_MAKER, INSURANCE):
             self.open_account(house, {})
 
     def open_account(self, name: str, initial: Mapping[str, int]) -> None:
@@ -78,9 +79,9 @@ class Ledger:
         self.pay(payer, payee, asset, units)
 
     def pay(self, payer: str, payee: str, asset: str, units: int) -> None:
-        """Move free units; only the market maker may go below zero."""
+        """Move free units; only the market maker and the insurance may go below zero."""
         source = self._balances[payer][asset]
-        if units < 0 or (source.free < units and payer != MARKET_MAKER):
+        if units < 0 or (source.free < units and payer not in (MARKET_MAKER, INSURANCE)):
             raise ValueError(f"{payer} has {source.free} free {asset}, cannot pay {units}")
         source.free -= units
         self._balances[payee][asset].free += units

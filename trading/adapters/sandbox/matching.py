@@ -190,7 +190,9 @@ class Engine:
             order.triggered_ms = order.updated_ms = at_ms
             bid, ask = self.quote(request.pair, at_ms)
             takes = ask <= request.price if request.side == "BUY" else bid >= request.price
-            if request.kind.priceless or takes:
+            if not self.money.wake(order, request.price or (ask if request.side == "BUY" else bid)):
+                self._close(order, Status.EXPIRED, at_ms)
+            elif request.kind.priceless or takes:
                 self._take(order, at_ms)
             return
         self._execute(order, request.price, self._capped(order, request.price, at_ms), at_ms, maker=True)

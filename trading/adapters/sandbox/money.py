@@ -31,6 +31,9 @@ class Money(Protocol):
     def reserve(self, order: Order, price: int) -> None:
         """Set aside what an order may need at `price`; raises RefusalError, changing nothing."""
 
+    def wake(self, order: Order, price: int) -> bool:
+        """Set aside for a conditional order whose stop was met; False when it cannot work."""
+
     def fillable(self, order: Order, lots: int, price: int) -> int:
         """How many of `lots` the order may fill at `price` now: fewer where it may only reduce or cannot pay."""
 
@@ -66,6 +69,10 @@ class SpotMoney:
         if not self.ledger.lock(request.account, asset, units):
             raise RefusalError(-2010, "Account has insufficient balance for requested action.")
         order.locked = units
+
+    def wake(self, order: Order, price: int) -> bool:
+        """What it needs was set aside when it was placed."""
+        return True
 
     def fillable(self, order: Order, lots: int, price: int) -> int:
         """All of them, unless a market stop met a price that its account cannot pay."""

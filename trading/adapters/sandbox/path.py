@@ -8,6 +8,7 @@ colour, the first seconds would tell how the candle ends.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -39,6 +40,19 @@ class PricePath:
             return int(self._market.candles[pair].close[-1])
         row = self.row(at_ms)
         return self._within(self._knots(pair, row), at_ms - self._market.first_ms - row * self._step)
+
+    def knots(self, after_ms: int, until_ms: int) -> Iterator[int]:
+        """Times in (after_ms, until_ms] at which a path may turn, the same for all pairs, and `until_ms` itself."""
+        for row in range(self.row(after_ms), self.row(until_ms) + 1):
+            opened = self._market.first_ms + row * self._step
+            # the last millisecond of a candle, too: between it and the next open the price may jump
+            yield from (
+                at
+                for at in (*(opened + offset for offset in self._offsets[:-1]), opened + self._step - 1)
+                if after_ms < at < until_ms
+            )
+        if until_ms > after_ms:
+            yield until_ms
 
     def forming(self, pair: str, at_ms: int) -> tuple[int, int, int, int, float]:
         """Open, high, low, last and volume so far of the candle that `at_ms` lies in."""

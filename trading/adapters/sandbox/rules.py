@@ -85,12 +85,12 @@ class SymbolRules:
     @property
     def base(self) -> str:
         """The asset that is bought and sold."""
-        return self.pair.split("/")[0]
+        return self.pair.partition("/")[0]
 
     @property
     def quote(self) -> str:
         """The asset that prices are in."""
-        return self.pair.split("/")[1]
+        return self.pair.partition("/")[2]
 
     @property
     def symbol(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from trading.adapters.sandbox.matching import Engine, Liquidity
 from trading.adapters.sandbox.money import SpotMoney
 from trading.adapters.sandbox.orders import RefusalError
 from trading.adapters.sandbox.path import PricePath
+from trading.adapters.sandbox.perpetuals import PerpetualMoney
 from trading.adapters.sandbox.rules import UNIT, to_units
 from trading.adapters.sandbox.traffic import Traffic
 
@@ -35,6 +37,11 @@ class Venue:
             self.ledger.open_account(account.name, _units(account.balances, account.name))
         money = SpotMoney(market.rules, self.ledger)
         self.engine = Engine(market.rules, self.path, money, config.terms.build(), self._thin)
+        perpetual = {pair: market.rules[pair] for pair in market.funding}
+        self.margin = PerpetualMoney(perpetual, Ledger(), market, self.path)
+        for account in config.accounts:
+            self.margin.ledger.open_account(account.name, _units(account.futures, account.name))
+        self.futures = Engine(perpetual, self.path, self.margin, config.futures_terms.build(), self._thin)
         self.gatekeeper = Gatekeeper({account.name: read_key(account.key_file) for account in config.accounts})
         self.faults = Faults()
         self.listeners: list[Callable[[], None]] = []
@@ -51,11 +58,12 @@ class Venue:
         """Virtual time."""
         return self.clock.now_ms()
 
-    def pair(self, symbol: str) -> str:
-        """The pair that Binance calls `symbol`; raises RefusalError -1121."""
-        if symbol not in self._symbols:
+    def pair(self, symbol: str, *, perpetual: bool = False) -> str:
+        """The pair that Binance calls `symbol`, on spot or as a perpetual; raises RefusalError -1121."""
+        pair = self._symbols.get(symbol)
+        if pair is None or (perpetual and pair not in self.futures.rules):
             raise RefusalError(-1121, "Invalid symbol.")
-        return self._symbols[symbol]
+        return pair
 
     @property
     def told_ms(self) -> int:
@@ -75,9 +83,9 @@ class Venue:
         """When a pair's trading ends or has ended, as far as it is planned."""
         return self.faults.delistings(pair)
 
-    def tradable(self, symbol: str) -> str:
+    def tradable(self, symbol: str, *, perpetual: bool = False) -> str:
         """`pair`, provided that it is traded; raises RefusalError -1013 else."""
-        pair = self.pair(symbol)
+        pair = self.pair(symbol, perpetual=perpetual)
         if not self.trading(pair):
             raise RefusalError(-1013, "Market is closed.")
         return pair
@@ -86,6 +94,10 @@ class Venue:
         """Let something fail; see `trading.adapters.sandbox.faults`."""
         self.faults.plan(fault, self.now_ms)
         self._close_delisted()
+
+    def digest(self) -> str:
+        """A hash of everything that was ever traded here: equal histories have equal digests."""
+        return hashlib.sha256(f"{self.engine.digest()}{self.futures.digest()}".encode()).hexdigest()
 
     def _thin(self, pair: str, at_ms: int) -> Liquidity | None:
         """How little fills at once while a fault makes the market thin."""
@@ -96,9 +108,11 @@ class Venue:
         for pair in self.market.pairs:
             if not self.trading(pair):
                 self.engine.expire(pair, self.now_ms)
+                self.futures.expire(pair, self.now_ms)
 
     def _moved(self, before_ms: int, after_ms: int) -> None:
         self.engine.advance(before_ms, after_ms)
+        self.futures.advance(before_ms, after_ms)
         self._close_delisted()
         for listener in self.listeners:
             listener()
