@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pipelines.candles import iso, timeframe_ms
+from pipelines.candles import Repairs, iso, timeframe_ms
 
 MINUTE_MS = 60_000
 CLOCK_TOLERANCE_MS = 1_000
@@ -16,8 +16,9 @@ class SeriesBackfill:
     """What a backfill did to one series.
 
     `rows`, `start_ms`, `end_ms`: the series now. `new_rows` more than before; `revised` ones were replaced because the
-    exchange tells them otherwise now; `repaired` were fetched into gaps; `dropped` were unusable answers. `missing`
-    candles are absent, of which the exchange has `confirmed` so many. `note` says why nothing was fetched, if so.
+    exchange tells them otherwise now; `repaired` were fetched into gaps; `repairs` counts what was wrong with its
+    answers. `missing` candles are absent, of which the exchange has `confirmed` so many. `note` says why nothing was
+    fetched, if so.
     """
 
     kind: str
@@ -32,7 +33,7 @@ class SeriesBackfill:
     revised: int = 0
     revised_from_ms: int | None = None
     repaired: int = 0
-    dropped: int = 0
+    repairs: Repairs = field(default_factory=Repairs)
     confirmed: int = 0
     listed_ms: int | None = None
     delisted_ms: int | None = None
@@ -91,7 +92,7 @@ def _sentences(summary: BackfillSummary) -> Iterator[str]:
     if skew is not None and abs(skew) > CLOCK_TOLERANCE_MS:
         yield (
             f"This machine's clock is {abs(skew) / 1000:.1f} s {'behind' if skew > 0 else 'ahead of'} the exchange's. "
-            "Candles are closed by the exchange's clock, so the data is right; set this clock (NTP) before you trade."
+            "Only candles that are closed by both were stored; set this clock (NTP) before you trade."
         )
     open_gaps = sum(item.missing - item.confirmed for item in stored)
     if open_gaps:
@@ -107,8 +108,8 @@ def _about(item: SeriesBackfill, until_ms: int) -> Iterator[str]:
             f"{item.name}: the exchange revised {item.revised} stored rows from {iso(item.revised_from_ms)} on; they "
             "were replaced. Features made of them are made again by data features."
         )
-    if item.dropped:
-        yield f"{item.name}: {item.dropped} unusable rows of the exchange were not stored, and asked for again."
+    if str(item.repairs):
+        yield f"{item.name}: the exchange's answers had rows that were wrong ({item.repairs}); it was asked again."
     if item.confirmed:
         yield (
             f"{item.name}: {item.confirmed} candles are missing at the exchange as well, asked twice. They stay gaps: "

@@ -8,7 +8,7 @@ negative. Gaps are allowed and reported, never filled: an invented price would t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 
 import polars as pl
@@ -54,6 +54,12 @@ class Repairs:
     def dropped(self) -> int:
         """Rows removed (reordering removes none)."""
         return self.duplicates + self.off_grid + self.not_finite + self.not_positive + self.inconsistent
+
+    def __add__(self, other: Repairs) -> Repairs:
+        return Repairs(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(self).items() if count)
 
 
 def timeframe_ms(tf: str) -> int:

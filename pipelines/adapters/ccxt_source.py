@@ -22,7 +22,7 @@ from pipelines.candles import iso
 from pipelines.rate_limit import RateLimit, shared_file
 
 SANDBOX = "sandbox"
-_TIMEOUT_MS = 20_000
+_TIMEOUT_S = 20.0
 _ATTEMPTS = 6
 _LONGEST_WAIT_S = 30.0
 _LONGEST_BLOCK_S = 300.0
@@ -59,6 +59,7 @@ class ExchangeSource:
         if not hasattr(self._own, "client"):
             client = self._connect()
             client.enableRateLimit, client.throttle = True, self._take
+            client.enableLastJsonResponse = client.enableLastHttpResponse = client.enableLastResponseHeaders = True
             if self._first is not None:
                 client.set_markets_from_exchange(self._first)
             self._own.client = client
@@ -103,6 +104,9 @@ class ExchangeSource:
             extra = {"price": "mark"} if kind == "mark" else {}
             rows = self.client.fetch_ohlcv(symbol, timeframe, since_ms, PAGE, extra)
             rows = [[*row[:5], 0.0] for row in rows] if kind == "mark" else [list(row[:6]) for row in rows]
+        # ccxt makes nothing of an answer that is no JSON, and nothing would look like a gap.
+        if self.client.last_json_response is None:
+            raise GarbageError(f"no JSON but {str(self.client.last_http_response)[:80]!r}")
         width = 2 if kind == "funding" else 6
         for row in rows:
             if len(row) != width or not isinstance(row[0], int) or not _EARLIEST_MS < row[0] < _LATEST_MS:
@@ -178,7 +182,12 @@ def assert_only(client: Any, base_url: str) -> None:
 
 
 def open_exchange(
-    name: str, base_url: str | None = None, *, wait_s: float = 0.5, attempts: int = _ATTEMPTS
+    name: str,
+    base_url: str | None = None,
+    *,
+    wait_s: float = 0.5,
+    attempts: int = _ATTEMPTS,
+    timeout_s: float = _TIMEOUT_S,
 ) -> ExchangeSource:
     """Open an exchange for reading public data.
 
@@ -187,6 +196,7 @@ def open_exchange(
         base_url: address of the sandbox exchange; only for "sandbox".
         wait_s: first pause between retries.
         attempts: of a request that may succeed later.
+        timeout_s: after which a request has failed.
 
     Raises:
         SourceError: if the exchange is unknown, or the sandbox's address is missing.
@@ -197,7 +207,7 @@ def open_exchange(
         urls = binance_urls(base_url)
 
         def sandbox() -> Any:
-            client = ccxt.binance({"urls": {"api": dict(urls)}, "timeout": _TIMEOUT_MS})
+            client = ccxt.binance({"urls": {"api": dict(urls)}, "timeout": timeout_s * 1000})
             assert_only(client, base_url)
             return client
 
@@ -209,7 +219,7 @@ def open_exchange(
         raise SourceError(f"ccxt knows no exchange {name!r}", todo="see `ccxt.exchanges`, for example binance")
     kind = getattr(ccxt, name)
     limit = RateLimit(kind().rateLimit / 1000, path=shared_file(name))
-    return ExchangeSource(name, lambda: kind({"timeout": _TIMEOUT_MS}), limit, wait_s, attempts)
+    return ExchangeSource(name, lambda: kind({"timeout": timeout_s * 1000}), limit, wait_s, attempts)
 
 
 def _garbage_told(function: Callable[..., Any], *args: Any) -> Any:

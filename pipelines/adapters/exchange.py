@@ -18,7 +18,7 @@ from pipelines.adapters.fetching import fetch_all
 from pipelines.adapters.wanted import Asked, nothing, told, wanted_series
 from pipelines.backfill import Fetched, Job, Want
 from pipelines.backfill_summary import BackfillSummary, SeriesBackfill
-from pipelines.candles import iso
+from pipelines.candles import Repairs, iso
 from pipelines.manifest import Manifest
 from pipelines.store import CandleStore, SeriesKey
 
@@ -48,7 +48,7 @@ class _Tally:
     revised: int = 0
     revised_from_ms: int | None = None
     repaired: int = 0
-    dropped: int = 0
+    repairs: Repairs = field(default_factory=Repairs)
     asked: list[Job] = field(default_factory=list)
     error: MtstError | None = None
 
@@ -80,6 +80,7 @@ def backfill(
     asked_before = source.requests
     started, frames = time.monotonic(), (timeframe,) if isinstance(timeframe, str) else tuple(timeframe)
     now_ms, skew = _clock(source)
+    latest_ms = now_ms + abs(skew or 0)
     until_ms = min(until_ms, now_ms)
     if since_ms >= until_ms:
         raise SourceError(f"nothing to fetch from {iso(since_ms)} to {iso(until_ms)}", where=source.name)
@@ -87,7 +88,7 @@ def backfill(
     mended = tuple(text for want in wanted for text in store.mend(want.key, thorough=verify))
     markets = source.markets()
     tallies = {
-        want.key: _Tally(want, _manifest(store, want, now_ms), markets[want.symbol].get("active") is not False)
+        want.key: _Tally(want, _manifest(store, want, latest_ms), markets[want.symbol].get("active") is not False)
         for want in wanted
     }
     run = _Run(source, store, tallies)
@@ -114,7 +115,7 @@ class _Run:
 
     def __init__(self, source: ExchangeSource, store: CandleStore, tallies: dict[SeriesKey, _Tally]) -> None:
         self._source, self._store, self._tallies = source, store, tallies
-        self._started, self._rows = time.monotonic(), 0
+        self._started, self._rows, self._stored = time.monotonic(), 0, 0
 
     def expected(self, reread: int) -> int:
         """Rows that the first two rounds may bring."""
@@ -129,13 +130,17 @@ class _Run:
         """Ask, store, ask again."""
         self._round(task, lambda tally: [plan.first_round(tally.want, tally.before, reread)])
         self._round(task, lambda tally: plan.second_round(tally.want, tally.before, tally.reached_ms))
-        self._round(task, lambda tally: plan.third_round(tally.want, self._now(tally)), last=True)
+        # Again while it helps: behind rows that were missing there may be more.
+        while self._round(task, lambda tally: plan.third_round(tally.want, self._now(tally)), last=True):
+            pass
         for tally in self._tallies.values():
             now = self._now(tally)
             if tally.error is None and now.rows:
                 self._store.note(tally.want.key, plan.learned(tally.want, now, tally.asked, active=tally.active))
 
-    def _round(self, task: ProgressTask, jobs_of: Callable[[_Tally], Iterable[Job]], *, last: bool = False) -> None:
+    def _round(self, task: ProgressTask, jobs_of: Callable[[_Tally], Iterable[Job]], *, last: bool = False) -> int:
+        """Ask for the jobs of all series, store what comes; the number of rows that were not stored before."""
+        before = self._stored
         jobs = [job for tally in self._tallies.values() if tally.error is None for job in jobs_of(tally)]
         for fetched in fetch_all(self._source, jobs):
             tally = self._tallies[fetched.job.want.key]
@@ -149,27 +154,30 @@ class _Run:
             else:
                 self._rows += fetched.job.rows
                 task.advance(fetched.job.rows, self._note(fetched.job))
+        return self._stored - before
 
     def _merge(self, tally: _Tally, fetched: Fetched, *, in_gap: bool) -> None:
         if fetched.error is not None:
             raise fetched.error
         want, table = tally.want, fetched.table
-        tally.dropped += fetched.repairs.dropped - fetched.repairs.duplicates
+        tally.repairs += fetched.repairs
         if table is None or table.is_empty():
             return
         times = table["timestamp"].dt.timestamp("ms")
         span = int(times[0]), int(times[-1]) + 1
-        inside = in_gap
+        inside, both = in_gap, 0
         if self._store.exists(want.key):
             old = self._store.read(want.key, *span)
             change = plan.compare(old, table)
             plan.refuse_another_market(want, change)
+            both = change.both
             tally.revised += change.revised
             if change.first_ms is not None:
                 tally.revised_from_ms = min(tally.revised_from_ms or change.first_ms, change.first_ms)
-            have = tally.before
-            inside = inside or (have.rows > 0 and have.start_ms < span[0] and span[1] <= have.end_ms)
-            tally.repaired += table.height - change.both if inside else 0
+        have = tally.before
+        inside = inside or (have.rows > 0 and have.start_ms < span[0] and span[1] <= have.end_ms)
+        tally.repaired += table.height - both if inside else 0
+        self._stored += table.height - both
         self._store.write(want.key, table)
 
     def _now(self, tally: _Tally) -> Manifest:
@@ -182,11 +190,16 @@ class _Run:
 
 
 def _clock(source: ExchangeSource) -> tuple[int, int | None]:
-    """The exchange's time, and by how much it is ahead of ours; the sandbox's is virtual and ahead of nothing."""
+    """The present, and by how much the exchange's clock is ahead of ours; the sandbox's is virtual, ahead of nothing.
+
+    Where the two differ the earlier one counts: a candle is closed only when nobody doubts it.
+    """
     asked = time.time()
     now_ms = source.now_ms()
-    ours = (asked + time.time()) / 2 * 1000
-    return now_ms, None if source.name == SANDBOX else round(now_ms - ours)
+    if source.name == SANDBOX:
+        return now_ms, None
+    ours = round((asked + time.time()) / 2 * 1000)
+    return min(now_ms, ours), now_ms - ours
 
 
 def _manifest(store: CandleStore, want: Want, now_ms: int) -> Manifest:
@@ -212,7 +225,7 @@ def _summed(store: CandleStore, tally: _Tally) -> SeriesBackfill:
         revised=tally.revised,
         revised_from_ms=tally.revised_from_ms,
         repaired=tally.repaired,
-        dropped=tally.dropped,
+        repairs=tally.repairs,
     )
 
 

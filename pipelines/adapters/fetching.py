@@ -92,14 +92,10 @@ def _table(rows: list[list[float]], job: Job) -> tuple[pl.DataFrame, Repairs]:
     fixed, repairs = repair_candles(table, want.key.timeframe, str(want.key))
     if fixed.is_empty() and len(rows) >= _SURELY_WRONG:
         raise SourceError(
-            f"all {len(rows)} candles from {iso(int(rows[0][0]))} on are wrong: {_said(repairs)}",
+            f"all {len(rows)} candles from {iso(int(rows[0][0]))} on are wrong: {repairs}",
             where=str(want.key),
             todo="see whether the exchange has trouble or counts days in another time zone; nothing was stored",
         )
     if repairs.dropped:
         _log.warning("dropped bad candles", series=str(want.key), start=iso(job.start_ms), **asdict(repairs))
     return fixed if want.key.kind == "ohlcv" else fixed.drop("volume"), repairs
-
-
-def _said(repairs: Repairs) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(repairs).items() if count)
