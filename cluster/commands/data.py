@@ -8,6 +8,7 @@ import typer
 
 from cluster.commands.data_backfill import backfill, follow
 from cluster.commands.data_enrich import enrich
+from cluster.commands.data_files import export, import_
 from cluster.commands.data_inspect import inspect
 from cluster.commands.data_options import Exchange, Json, Pairs, Timeframe, settings_of
 from cluster.console import ConsoleProgress, to_json
@@ -46,3 +47,5 @@ def features(
 
 
 app.command()(inspect)
+app.command("import")(import_)
+app.command()(export)

@@ -90,8 +90,11 @@ def _from_text(values: pl.Series, where: str) -> pl.Series:
     with_offset = values.str.contains(r"(?i)(z|[+-][0-9]{2}:?[0-9]{2})$")
     if with_offset.any() and not with_offset.fill_null(True).all():
         raise SourceError("some times have an offset and some have none", where=where, todo=TODO_ZONE)
-    text = values.str.replace(r"^(.{10})$", "${1}T00:00:00").str.replace(" ", "T", literal=True)
-    found = text.str.to_datetime(time_unit="ms", strict=False, time_zone="UTC" if with_offset.any() else None)
+    zoned = bool(with_offset.any())
+    text = values.str.replace(r"^(.{10})$", "${1}T00:00").str.replace(" ", "T", literal=True)
+    text = text.str.replace("(?i)z$", "+00:00").str.replace(r"(T\d{2}:\d{2})($|[+-])", "${1}:00${2}")
+    form = "%Y-%m-%dT%H:%M:%S%.f" + ("%#z" if zoned else "")
+    found = text.str.to_datetime(form, time_unit="ms", strict=False, time_zone="UTC" if zoned else None)
     _all_times(values, found.is_not_null(), where)
     return found
 
