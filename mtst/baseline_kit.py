@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtst.model import DEFAULT_LEVELS
+from mtst.config import DEFAULT_LEVELS
+from mtst.linear import fit_ridge
 from mtst.panel import Array, Panel, Split
 
 Z_CLIP = 6.0  # a mean is fitted on clipped targets: one crash must not decide it
@@ -19,7 +20,6 @@ class BaselineConfig:
     Attributes:
         names: which to fit; see `baselines.CHEAP` and `baselines.DEAR`.
         lookback: candles of the window that the linear rivals read whole, as the model does.
-        ridge_alphas: penalties to choose from on the validation windows.
         max_rows: training rows, evenly spaced, that LightGBM and DLinear learn from.
     """
 
@@ -28,7 +28,6 @@ class BaselineConfig:
     n_threads: int = 1
     seed: int = 0
     lookback: int = 96
-    ridge_alphas: tuple[float, ...] = (1e2, 1e3, 1e4, 1e5)
     max_rows: int = 12_000
     trees: int = 40
     leaves: int = 8
@@ -67,22 +66,13 @@ def targets(panel: Panel, rows: Array) -> Array:
     return panel.labels[rows].astype(np.float64) / unit(panel, rows)
 
 
-def chosen_ridge(panel: Panel, split: Split, designs: tuple[Array, Array, Array], config: BaselineConfig) -> Array:
-    """Linear mean in closed form, its penalty chosen on validation windows by squared error; quantiles of residuals.
+def linear_mean(panel: Panel, split: Split, designs: tuple[Array, Array, Array], config: BaselineConfig) -> Array:
+    """Quantiles [n_test, H, Q] around a linear mean, from the training residuals.
 
     Args:
-        designs: standardised inputs [n, D] of the training, validation and test rows.
+        designs: inputs [n, D] of the training, validation and test rows, of about unit size.
     """
     fit, held, test = designs
-    y, held_y = np.clip(targets(panel, split.train), -Z_CLIP, Z_CLIP), targets(panel, split.valid)
-    middle = fit.mean(0)
-    values, vectors = np.linalg.eigh((fit - middle).T @ (fit - middle))
-    moment = vectors.T @ ((fit - middle).T @ (y - y.mean(0)))
-    best, lowest = np.zeros((fit.shape[1], y.shape[1])), np.full(y.shape[1], np.inf)
-    for alpha in config.ridge_alphas:
-        weights = vectors @ (moment / (np.maximum(values, 0.0) + alpha)[:, None])
-        error = ((held_y - y.mean(0) - (held - middle) @ weights) ** 2).mean(0)
-        better = error < lowest
-        best[:, better], lowest = weights[:, better], np.minimum(error, lowest)
-    residual = targets(panel, split.train) - y.mean(0) - (fit - middle) @ best
-    return around(y.mean(0) + (test - middle) @ best, residual, unit(panel, split.test), config.levels)
+    y = targets(panel, split.train)
+    model = fit_ridge((fit, np.clip(y, -Z_CLIP, Z_CLIP)), (held, targets(panel, split.valid)))
+    return around(model.predict(test), y - model.predict(fit), unit(panel, split.test), config.levels)

@@ -26,6 +26,8 @@ class MTSTConfig:
             other, patch by patch).
         forecast: one forecast a window ("target"), or one a channel ("channels"; not when channels are mixed).
         linear: a linear map from the window to the forecast beside the branches; not when channels are mixed.
+        drift: the median starts from a linear forecast (see `MTST.summary`), fitted in closed form before training:
+            what is linear need not be learned by steps; only mixed channels, quantiles.
         calendar: hour and weekday of each horizon's moment are known covariates.
         series: names (pairs) whose identity is a static covariate; others are served without.
         peers: windows of the same moment (other pairs) attend to each other before the head; only with mixed channels.
@@ -54,6 +56,7 @@ class MTSTConfig:
     fuse_rank: int = 16
     skip: bool = True
     linear: bool = False
+    drift: bool = False
     calendar: bool = False
     series: tuple[str, ...] = ()
     peers: bool = False
@@ -153,6 +156,10 @@ def _choices(c: MTSTConfig) -> tuple[tuple[object, str], ...]:
         (
             not (c.peers if c.channel_mode != "mixed" else c.linear),
             "peers go with mixed channels only, and a linear branch with unmixed ones only",
+        ),
+        (
+            not c.drift or (c.head == "quantile" and c.channel_mode == "mixed"),
+            "a linear start of the median goes with quantiles of mixed channels only",
         ),
         (
             c.head == "point" or (inside and median_in_the_middle),

@@ -25,7 +25,9 @@ The output is tied to recent volatility. The head forecasts quantiles of z = r_h
 log-return over h candles and `scale` a causal volatility of one candle (`panel.recent_volatility`). So forecasts are
 scale-equivariant (twice the volatility, twice the quantiles, whatever the pair), and the untrained network equals
 the classic "zero mean + EWMA volatility" forecast with the residual quantiles given by `set_base`: training can only
-learn a correction to a strong baseline, and does not spend its capacity on finding the unit.
+learn a correction to a strong baseline, and does not spend its capacity on finding the unit. With `drift` the medians
+start from a ridge regression on the newest row and patches, for the same reason: what is linear in a noisy return is
+found in closed form, where a few epochs of steps find half of it.
 
 Quantiles cannot cross: the head gives the median and, outward from it, gaps softplus(width + shape) * base gap, summed
 cumulatively. At the end `trust`, chosen by horizon on validation windows, keeps a share of the learned correction.
@@ -86,6 +88,11 @@ class MTST(nn.Module):
         self.root_h: Tensor
         self.register_buffer("base", torch.tensor(_normal_base(c)))
         self.base: Tensor  # [H, Q] residual quantiles that the forecast starts from
+        if c.drift:
+            self.register_buffer("drift_weight", torch.zeros(len(c.horizons), c.n_channels * (1 + len(c.patches))))
+            self.register_buffer("drift_bias", torch.zeros(len(c.horizons)))
+        self.drift_weight: Tensor  # [H, S]: the part of the forecast that is linear in `summary`
+        self.drift_bias: Tensor
         self.register_buffer("trust", torch.ones(len(c.horizons)))
         self.trust: Tensor  # [H] share of the learned correction that is kept
 
@@ -94,6 +101,16 @@ class MTST(nn.Module):
         if quantiles.shape != self.base.shape or not bool(torch.isfinite(quantiles).all()):
             raise ModelError(f"base quantiles must be finite and {tuple(self.base.shape)}", where="MTST.set_base")
         self.base.copy_(quantiles)
+
+    def set_drift(self, weights: Tensor, bias: Tensor) -> None:
+        """Start the medians from weights [H, S] @ `summary` + bias [H], in units of z; needs `drift` in the config."""
+        self.drift_weight.copy_(weights)
+        self.drift_bias.copy_(bias)
+
+    def summary(self, x: Tensor) -> Tensor:
+        """The newest row, and the mean of the newest patch at each resolution: [B, L, C] -> [B, C * (1 + K)]."""
+        x = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0).clamp(-INPUT_CLIP, INPUT_CLIP)
+        return torch.cat([x[:, -1], *(x[:, -patch:].mean(1) for patch in self.config.patches)], 1)
 
     def forward(
         self, x: Tensor, scale: Tensor | None = None, known: Tensor | None = None, present: Tensor | None = None
@@ -116,6 +133,9 @@ class MTST(nn.Module):
         raw = self._raw(x.clamp(-INPUT_CLIP, INPUT_CLIP), present).float()
         if self.known is not None and known is not None:
             raw = raw + self.known(known)[:, None].float()
+        if c.drift:
+            linear = (self.summary(x) @ self.drift_weight.T + self.drift_bias)[:, None, :, None].float()
+            raw = torch.cat([raw[..., :1] + linear / LOCATION_GAIN, raw[..., 1:]], -1)
         z = self._ordered(raw)  # [B, C or 1, H, Q]
         if c.instance_norm == "reversible":  # the target continues its own channel, or channel 0
             mean, std = (part.transpose(1, 2)[..., None][:, : z.shape[1]] for part in (mean, std))

@@ -6,6 +6,8 @@ shape is that of the training returns in units of the volatility forecast, so fa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.signal import lfilter
 
@@ -39,9 +41,6 @@ def ewma(panel: Panel, split: Split, config: BaselineConfig) -> Array:
 def garch(panel: Panel, split: Split, config: BaselineConfig) -> Array:
     """GARCH(1,1) with Student's t (Bollerslev 1987), one a pair, fitted on the training returns; filtered on.
 
-    The variance over h candles is the sum of the h expected ones:
-    h * v + (next - v) * (1 - p^h) / (1 - p), v the long-run variance and p = alpha + beta.
-
     Raises:
         ModelError: a fit did not end.
     """
@@ -51,16 +50,25 @@ def garch(panel: Panel, split: Split, config: BaselineConfig) -> Array:
         own = np.flatnonzero(panel.pair_index == pair)
         returns = np.diff(np.log(panel.close[own]), prepend=np.log(panel.close[own[:1]])) * PERCENT
         fitted = returns[1:][panel.timestamps[own][1:] <= known_ms]
-        omega, alpha, beta = _fit_garch(fitted, name)
-        p = min(alpha + beta, 0.9999)
-        long_run = omega / (1 - p)
-        # next[t] = omega + alpha * r[t]^2 + beta * next[t-1], started at the long-run variance
-        ahead, _ = lfilter([1.0], [1.0, -beta], omega + alpha * returns**2, zi=[beta * long_run])
-        for i, h in enumerate(panel.horizons):
-            variance[own, i] = h * long_run + (ahead - long_run) * (1 - p**h) / (1 - p)
+        variance[own] = garch_variance(returns, _fit_garch(fitted, name), panel.horizons)
     sigma = np.sqrt(variance) / PERCENT
     shape = np.quantile(panel.labels[split.train].astype(np.float64) / sigma[split.train], config.levels, axis=0).T
     return np.sort(sigma[split.test, :, None] * shape, -1)
+
+
+def garch_variance(returns: Array, fitted: tuple[float, float, float], horizons: Sequence[int]) -> Array:
+    """Expected variance over the next h candles after each return, [n, H], by omega, alpha and beta.
+
+    The sum of the h expected ones: h * v + (next - v) * (1 - p^h) / (1 - p), v the long-run variance and
+    p = alpha + beta.
+    """
+    omega, alpha, beta = fitted
+    p = min(alpha + beta, 0.9999)
+    long_run = omega / (1 - p)
+    # next[t] = omega + alpha * r[t]^2 + beta * next[t-1], started at the long-run variance
+    ahead, _ = lfilter([1.0], [1.0, -beta], omega + alpha * returns**2, zi=[beta * long_run])
+    sums: Array = np.stack([h * long_run + (ahead - long_run) * (1 - p**h) / (1 - p) for h in horizons], 1)
+    return sums
 
 
 def majority(panel: Panel, split: Split, config: BaselineConfig) -> Array:

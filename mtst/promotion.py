@@ -27,6 +27,7 @@ class Bar(StrEnum):
     BEATS_CHAMPION = "BEATS_CHAMPION"
     CALIBRATED = "CALIBRATED"
     REGIMES = "REGIMES"
+    DIRECTION = "DIRECTION"
     PROFIT = "PROFIT"
     PROFIT_PROVEN = "PROFIT_PROVEN"
 
@@ -87,7 +88,8 @@ def decide_promotion(
     reasons += [_holds(challenger, n, naive, policy) for n in challenger.comparisons if n not in NAIVE]
     if champion is not None:
         reasons.append(_beats_champion(challenger, champion, policy))
-    reasons += [_calibrated(challenger, policy), _regimes(challenger, policy), *_profit(challenger, policy)]
+    reasons += [_calibrated(challenger, policy), _regimes(challenger, policy), _direction(challenger)]
+    reasons += _profit(challenger, policy)
     failed = [r for r in reasons if not r.passed]
     if not failed:
         text = f"Champion: it cleared all {len(reasons)} bars on {challenger.n_folds} unseen folds and may trade."
@@ -188,6 +190,20 @@ def _regimes(e: Evaluation, policy: PromotionPolicy) -> Reason:
         worst <= policy.regime_margin,
         f"In its worst market ({name}) its loss is {worst:+.2%} of recent volatility alone; "
         f"at most {policy.regime_margin:+.2%} is allowed.",
+    )
+
+
+def _direction(e: Evaluation) -> Reason:
+    """At the longest horizon, which is traded: skill in volatility alone earns nothing from a position."""
+    if not e.skill:
+        return Reason(Bar.DIRECTION, False, "How its expected returns go with the actual ones is not known.")
+    longest = e.skill[-1]
+    ic = longest.ic
+    return Reason(
+        Bar.DIRECTION,
+        ic.low > 0,
+        f"Expected and actual returns over {longest.horizon} candles correlate by {ic.value:+.3f} (95 %: {ic.low:+.3f} "
+        f"to {ic.high:+.3f}); that must surely be above zero.",
     )
 
 

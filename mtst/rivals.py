@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mtst.baseline_kit import BaselineConfig, chosen_ridge, evenly, lagged_returns, targets, unit
+from mtst.baseline_kit import BaselineConfig, evenly, lagged_returns, linear_mean, targets, unit
 from mtst.panel import Array, Panel, Scaler, Split
 from mtst.training import pinball
 
@@ -22,7 +22,7 @@ AVERAGED = (4, 16)  # candles over which the trees see each feature's mean
 def ar(panel: Panel, split: Split, config: BaselineConfig) -> Array:
     """A direct autoregression: a linear mean in all one-candle returns of the window, shrunk as validation likes."""
     fit, held, test = (lagged_returns(panel, rows, config.lookback) for rows in (split.train, split.valid, split.test))
-    return chosen_ridge(panel, split, (fit, held, test), config)
+    return linear_mean(panel, split, (fit, held, test), config)
 
 
 def ridge(panel: Panel, split: Split, config: BaselineConfig) -> Array:
@@ -32,13 +32,13 @@ def ridge(panel: Panel, split: Split, config: BaselineConfig) -> Array:
         np.concatenate([scaler.transform(panel.features[rows]), lagged_returns(panel, rows, lags)], 1)
         for rows in (split.train, split.valid, split.test)
     )
-    return chosen_ridge(panel, split, (fit, held, test), config)
+    return linear_mean(panel, split, (fit, held, test), config)
 
 
 def revin_ridge(panel: Panel, split: Split, config: BaselineConfig) -> Array:
     """A linear mean in the window's prices, each window normalised by its own mean and deviation (RevIN)."""
     fit, held, test = (_normalised(panel, rows, config.lookback) for rows in (split.train, split.valid, split.test))
-    return chosen_ridge(panel, split, (fit, held, test), config)
+    return linear_mean(panel, split, (fit, held, test), config)
 
 
 def logistic(panel: Panel, split: Split, config: BaselineConfig) -> Array:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mtst.checkpoint import TrainingState
 from mtst.inference import Windows, chunks, predict
+from mtst.linear import fit_ridge
 from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision, threads
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Array, Panel, Scaler, Split
@@ -25,6 +26,7 @@ from observability.errors import TrainingError
 
 __all__ = ["OnEpoch", "PanelTask", "TrainResult", "TrainingConfig", "pinball", "predict", "train"]
 
+Z_CLIP = 6.0  # a mean is fitted on clipped targets: one crash must not decide it
 TRUST_GRID = tuple(i / 20 for i in range(21))
 
 
@@ -97,7 +99,23 @@ class PanelTask:
         self._moments = np.split(by_time, edges) if model_config.peers else []
         self.n_windows = len(self._moments) or len(self.rows)
         self.base_loss = float(self._loss(self.model.base.expand(len(self.valid), -1, -1), self.valid))
+        if model_config.drift:
+            self._set_drift(panel.z_labels(), split)
         self.fingerprint = _fingerprint(model_config, config, self.scaler, split)
+
+    def _set_drift(self, z: Array, split: Split) -> None:
+        """Fit the linear start on all training windows; the residuals' quantiles are what is left to begin from."""
+        with torch.inference_mode():
+            x, held = (
+                torch.cat([self.model.summary(self.windows.inputs(p)) for p in chunks(rows)]).cpu().double().numpy()
+                for rows in (split.train, self.valid)
+            )
+        y = np.clip(z[split.train].astype(np.float64), -Z_CLIP, Z_CLIP)
+        linear = fit_ridge((x, y), (held, z[self.valid].astype(np.float64)))
+        bias = linear.intercept - y.mean(0)  # the base forecast holds the mean already
+        self.model.set_drift(torch.from_numpy(linear.weights.T.copy()), torch.from_numpy(bias))
+        residual = z[split.train] - (x @ linear.weights + bias)
+        self.model.set_base(torch.from_numpy(residual_quantiles(residual, self.model.config)))
 
     def loss(self, network: nn.Module, chosen: Array) -> Tensor:
         """Pinball loss (squares for a point head) of these training windows."""

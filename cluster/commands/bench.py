@@ -32,6 +32,19 @@ def trading(
     _run("risk_decide", json, rounds=rounds)
 
 
+@app.command()
+def promotion(
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="Markets of each kind.")] = 20,
+    kinds: Annotated[str, typer.Option(help="Kinds of market, by comma.")] = "edge,noise,shuffled,labels,real",
+    data: Annotated[Path | None, typer.Option(help="Real candles; else MTST_SHARED_DATA or ../shared/data.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Keep each judged market here, and go on from it.")] = None,
+    json: Json = None,
+) -> None:
+    """Whether the gate promotes a planted edge and refuses noise, seed by seed; half a minute a market and core."""
+    _run("promotion", json, seeds=seeds, kinds=tuple(kinds.split(",")), data=data, rows=rows)
+
+
 def _run(name: str, json: Path | None, **options: Any) -> None:
     """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
     try:

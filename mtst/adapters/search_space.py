@@ -61,6 +61,7 @@ def configs_of(
         d_model=d_model,
         d_ff=2 * d_model,
         dropout=float(choice["dropout"]),
+        drift=True,
     )
     training = TrainingConfig(
         lr=float(choice["lr"]),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mtst.economics import EconomicValue
-from mtst.evaluation import Comparison, Evaluation
+from mtst.evaluation import Comparison, Evaluation, HorizonSkill
 from mtst.promotion import Bar, PromotionPolicy, decide_promotion
 from mtst.scoring import HorizonScores, Scores
+from mtst.significance import Interval
 
 HOUR = 3_600_000
 LOSSES = 0.2 + 0.001 * np.random.default_rng(0).standard_normal(1000)
@@ -23,6 +24,11 @@ def series(gain: float, seed: int = 1) -> tuple[float, ...]:
 
 def value(name: str, net: float, entries: int = 60) -> EconomicValue:
     return EconomicValue(name, net, net + 0.02, 1.0, 0.05, 0.2, entries, 300)
+
+
+def direction(low: float) -> HorizonSkill:
+    interval = Interval(low + 0.04, low, low + 0.08)
+    return HorizonSkill(4, interval, interval)
 
 
 def scores(coverage: float) -> Scores:
@@ -41,6 +47,7 @@ def excellent(**changes: Any) -> Evaluation:
             economics={"mtst": value("mtst", 0.08), "cash": value("cash", 0.01, 0), "hold": value("hold", 0.2)},
             profit_p=0.01, fold_skill=(0.03, 0.02, 0.01), times_ms=tuple(range(0, 1000 * HOUR, HOUR)),
             losses=tuple(LOSSES.tolist()), seconds=1.0,
+            skill=(direction(0.02), direction(0.05)),
             rivals={"ewma": series(0.006), "lightgbm": series(0.003, 2)},
         ),
         **changes,
@@ -80,6 +87,8 @@ def test_all_bars_cleared_makes_a_champion() -> None:
         ({"scores": {"mtst": scores(0.72)}}, Bar.CALIBRATED, r"72\.0%.*4 candles.*off by 8\.0%"),
         ({"scores": {"mtst": scores(0.88)}}, Bar.CALIBRATED, r"88\.0%"),
         ({"regimes": {"calm": -0.05, "wild": 0.02}}, Bar.REGIMES, r"wild.*\+2\.00%"),
+        ({"skill": (direction(0.02), direction(-0.01))}, Bar.DIRECTION, r"over 4 candles.*-0\.010 to \+0\.070"),
+        ({"skill": ()}, Bar.DIRECTION, "not known"),
         ({"economics": economics(-0.01)}, Bar.PROFIT, r"-1\.00%"),
         ({"economics": economics(0.005)}, Bar.PROFIT, "cash made"),
         ({"economics": economics(-0.001, cash=-0.02)}, Bar.PROFIT, "cash"),

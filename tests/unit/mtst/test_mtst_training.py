@@ -164,3 +164,19 @@ def test_the_point_head_trains_on_squares(noise: Panel) -> None:
 def test_training_loss_is_the_pinball_loss() -> None:
     levels, forecast, target = torch.tensor([0.1, 0.5]), torch.tensor([[[1.0, 3.0]]]), torch.tensor([[2.0]])
     assert pinball(levels, forecast, target).tolist() == [[[pytest.approx(0.1), pytest.approx(0.5)]]]
+
+
+def test_a_linear_start_finds_at_once_what_steps_find_slowly(make_market: Callable[..., Panel]) -> None:
+    panel = make_market(echo=0.5, lag=1)
+    split = split_fold(panel, walk_forward(panel.timestamps, 1, 4, 2)[0], 32)
+    quick = replace(QUICK, epochs=1, max_windows=256)
+    plain, started = (train(replace(MODEL, drift=drift), quick, panel, split) for drift in (False, True))
+    assert started.best_loss < 0.95 * plain.best_loss
+    assert started.history[0]["base_loss"] == pytest.approx(plain.history[0]["base_loss"])
+
+
+def test_a_linear_start_adds_nothing_where_nothing_is_linear(noise: Panel) -> None:
+    split = split_fold(noise, walk_forward(noise.timestamps, 1, 4, 2)[0], 32)
+    result = train(replace(MODEL, drift=True), replace(QUICK, epochs=1), noise, split)
+    assert float(result.model.drift_weight.abs().max()) < 0.05
+    assert result.best_loss < 1.01 * result.history[0]["base_loss"]
