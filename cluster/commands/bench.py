@@ -21,6 +21,8 @@ app = typer.Typer(help="Measure this system beside its peers, in the same run.",
 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 
+Replay = Annotated[Path | None, typer.Option(help="Folder of real candles; default: a simulated market.")]
+
 
 @app.command()
 def trading(
@@ -43,6 +45,30 @@ def promotion(
 ) -> None:
     """Whether the gate promotes a planted edge and refuses noise, seed by seed; half a minute a market and core."""
     _run("promotion", json, seeds=seeds, kinds=tuple(kinds.split(",")), data=data, rows=rows)
+
+
+@app.command()
+def backfill(
+    *,
+    days: Annotated[float, typer.Option(min=1, help="Days of 15m candles.")] = 240.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
+    replay: Replay = None,
+    json: Json = None,
+) -> None:
+    """How fast candles come in, beside a plain sequential ccxt loop."""
+    _run("backfill", json, days=days, rounds=rounds, replay=replay)
+
+
+@app.command("backfill-kill")
+def backfill_kill(
+    *,
+    moments: Annotated[int, typer.Option(min=1, help="Backfills to kill.")] = 50,
+    seed: Annotated[int, typer.Option(help="Draws the moments.")] = 1,
+    replay: Replay = None,
+    json: Json = None,
+) -> None:
+    """kill -9 at random moments of a backfill: is the store sound, and does a rerun end with the same content?"""
+    _run("backfill_kill", json, moments=moments, seed=seed, replay=replay)
 
 
 def _run(name: str, json: Path | None, **options: Any) -> None:
