@@ -100,6 +100,11 @@ class Workspace(Group):
         """What people ask of trading; read by every gate."""
         return self.var / KILL_SWITCH
 
+    @property
+    def risk_file(self) -> Path:
+        """Limits that a person changes while bots trade; none until somebody writes it."""
+        return self.root / "risk.toml"
+
     def make(self) -> None:
         """Create the folders; the secrets folder is closed to others."""
         for folder in (self.data_raw, self.features, self.mlruns, self.run_dir, self.logs, self.targets, self.models):

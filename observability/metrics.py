@@ -99,6 +99,7 @@ METRICS: tuple[Metric, ...] = (
         "Limits in force: drawdown, daily_loss (ratios); data_age, forecast_age (s).",
         ("limit",),
     ),
+    Metric("mtst_risk_limits_sound", "gauge", "1 while the limits file is in force as it is, 0 while it is refused."),
     Metric("mtst_trading_state", "gauge", "0 halted, 1 reducing, 2 active."),
     Metric("mtst_equity", "gauge", "Account value in its stake currency.", ("account",)),
     Metric("mtst_peak_equity", "gauge", "Highest account value since the peak was last reset.", ("account",)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from trading.events import (
     AccountReport,
     Decided,
+    Estimated,
     Event,
     Fill,
     LeaseChanged,
@@ -17,6 +18,7 @@ from trading.events import (
     StateChanged,
 )
 from trading.lease import Lease
+from trading.market import NO_MARKET, MarketRisk, MarkStat, seen
 from trading.orders import Approved, Side
 from trading.state import Latch
 
@@ -36,6 +38,8 @@ class AccountView:
         peak_equity: highest equity seen since the last rebase; drawdown counts from it.
         day: UTC day number of the report; day_start_equity: last equity known before that day began.
         losses_in_a_row: closed trades that lost, since the last one that won; counted once for each order in `closed`.
+        start_equity: equity at the first report, or at the last rebase.
+        mismatches: reports in a row whose books disagree.
     """
 
     report: AccountReport
@@ -44,6 +48,8 @@ class AccountView:
     day_start_equity: float
     losses_in_a_row: int = 0
     closed: tuple[str, ...] = ()
+    start_equity: float = 0.0
+    mismatches: int = 0
 
     @property
     def drawdown(self) -> float:
@@ -90,7 +96,10 @@ class Order:
 class Book:
     """State of the system, every account's view, reservations, leases and recently approved entries.
 
-    `command`: id of the newest command of the kill switch that was obeyed.
+    Attributes:
+        command: id of the newest command of the kill switch that was obeyed.
+        market: estimated from stored candles; marks: the run of reported marks, by pair.
+        peak_total: highest equity of all accounts together since the last rebase.
     """
 
     latch: Latch = field(default_factory=Latch)
@@ -99,6 +108,25 @@ class Book:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     recent: tuple[Order, ...] = ()
     command: str = ""
+    market: MarketRisk = NO_MARKET
+    marks: Mapping[str, MarkStat] = field(default_factory=dict)
+    peak_total: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Equity of all accounts together."""
+        return sum(view.report.equity for view in self.accounts.values())
+
+    @property
+    def lost(self) -> float:
+        """Loss of all accounts together from their peak, as a fraction of it."""
+        return 0.0 if self.peak_total <= 0 else 1.0 - self.total / self.peak_total
+
+    @property
+    def gained(self) -> float:
+        """Gain of all accounts together since they started, as a fraction; negative for a loss."""
+        start = sum(view.start_equity for view in self.accounts.values())
+        return 0.0 if start <= 0 else self.total / start - 1.0
 
     def exposures(self, account: str) -> dict[str, float]:
         """Notional by pair of one account: positions at their marks plus everything reserved."""
@@ -131,14 +159,16 @@ def apply(book: Book, event: Event) -> Book:  # noqa: PLR0911 - one return a kin
         case Settled():
             return _settled(book, event)
         case StateChanged():
-            accounts = {name: _rebased(view) for name, view in book.accounts.items()} if event.rebase else book.accounts
-            return replace(book, latch=event.latch, accounts=accounts, command=event.command or book.command)
+            book = replace(book, latch=event.latch, command=event.command or book.command)
+            return _rebased(book) if event.rebase else book
         case LeaseChanged():
             return replace(book, leases={**book.leases, event.lease.account: event.lease})
         case Reported():
             return _reported(book, event.report)
         case Fill():
             return _filled(book, event)
+        case Estimated():
+            return replace(book, market=event.market)
         case _:
             return book
 
@@ -165,8 +195,12 @@ def _decided(book: Book, event: Decided) -> Book:
         decision.price,
         event.at_ms,
     )
-    recent = tuple(order for order in book.recent if order.at_ms > event.at_ms - MEMORY_MS)
-    order = Order(intent.intent_id, intent.account, intent.pair, event.at_ms)
+    recent, oldest = book.recent, event.at_ms - MEMORY_MS
+    if recent and recent[0].at_ms <= oldest:
+        recent = tuple(order for order in recent if order.at_ms > oldest)
+    # never out of order, also where a clock was set back: the rules on rate read from the newest to the oldest
+    at_ms = max(event.at_ms, recent[-1].at_ms) if recent else event.at_ms
+    order = Order(intent.intent_id, intent.account, intent.pair, at_ms)
     reservations = {**book.reservations, held.reservation_id: held}
     return replace(book, reservations=reservations, recent=(*recent, order))
 
@@ -188,12 +222,13 @@ def _reported(book: Book, report: AccountReport) -> Book:
         return book  # overtaken on its way
     day = report.as_of_ms // DAY_MS
     if before is None:
-        view = AccountView(report, report.equity, day, report.equity)
+        view = AccountView(report, report.equity, day, report.equity, 0, (), report.equity, int(report.mismatch))
     else:
         new_day = day != before.day
         view = replace(
             before,
             report=report,
+            mismatches=before.mismatches + 1 if report.mismatch else 0,
             peak_equity=max(before.peak_equity, report.equity),
             day=day,
             day_start_equity=before.report.equity if new_day else before.day_start_equity,
@@ -204,7 +239,16 @@ def _reported(book: Book, report: AccountReport) -> Book:
         for key, held in book.reservations.items()
         if held.account != report.account or held.settled_ms is None or held.settled_ms >= report.as_of_ms
     }
-    return replace(book, accounts={**book.accounts, report.account: view}, reservations=shown)
+    total = book.total - (0.0 if before is None else before.report.equity) + report.equity
+    # an account that joins brings its equity into the peak, too: it is no gain
+    peak = max(book.peak_total + (report.equity if before is None else 0.0), total)
+    return replace(
+        book,
+        accounts={**book.accounts, report.account: view},
+        reservations=shown,
+        marks=seen(book.marks, report.marks, report.as_of_ms),
+        peak_total=peak,
+    )
 
 
 def _filled(book: Book, fill: Fill) -> Book:
@@ -216,6 +260,15 @@ def _filled(book: Book, fill: Fill) -> Book:
     return replace(book, accounts={**book.accounts, fill.account: view})
 
 
-def _rebased(view: AccountView) -> AccountView:
-    equity = view.report.equity
-    return replace(view, peak_equity=equity, day_start_equity=equity, losses_in_a_row=0)
+def _rebased(book: Book) -> Book:
+    accounts = {
+        name: replace(
+            view,
+            peak_equity=view.report.equity,
+            day_start_equity=view.report.equity,
+            start_equity=view.report.equity,
+            losses_in_a_row=0,
+        )
+        for name, view in book.accounts.items()
+    }
+    return replace(book, accounts=accounts, peak_total=book.total)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from observability.errors import JournalError, OrderError
 from trading.journal import Entry
 from trading.lease import Lease
+from trading.market import MarketRisk
 from trading.orders import Decision, OrderIntent, Reader, decision_from_dict, to_plain
 from trading.state import Latch
 
@@ -45,6 +46,8 @@ class AccountReport:
         marks: latest price of every pair that the bot may enter; entries are collared around it.
         mismatch: the bot's database and the exchange disagree (`mismatch_text` says how).
         open_orders: orders resting on the exchange.
+        error_rate: failed ones among the bot's latest calls to the exchange, as a fraction.
+        stopped: the bot closed everything by itself, since the risk manager was away (`Directive.floor`); why.
     """
 
     account: str
@@ -58,10 +61,12 @@ class AccountReport:
     mismatch: bool = False
     mismatch_text: str = ""
     open_orders: int = 0
+    error_rate: float = 0.0
+    stopped: str = ""
 
     def check(self) -> AccountReport:
         """This report if its numbers make sense; raises OrderError, and the account goes stale instead of wrong."""
-        numbers = [self.equity, self.free, *self.marks.values()]
+        numbers = [self.equity, self.free, self.error_rate, *self.marks.values()]
         for position in self.positions:
             numbers += [position.amount, position.entry, position.mark, 0.0 if position.stop is None else position.stop]
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
@@ -95,6 +100,8 @@ class AccountReport:
             mismatch=read.flag("mismatch"),
             mismatch_text=read.text("mismatch_text", ""),
             open_orders=read.whole("open_orders", 0),
+            error_rate=read.maybe_number("error_rate") or 0.0,
+            stopped=read.text("stopped", ""),
         )
 
 
@@ -195,13 +202,20 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something for the record that leaves the book alone: new limits, a recovery."""
+    """Something for the record that leaves the book alone: new limits, limits that were refused, a recovery."""
 
-    kind: Literal["limit_change", "recovery"]
+    kind: Literal["limit_change", "limit_refused", "recovery"]
     payload: Mapping[str, Any]
 
 
-Event: TypeAlias = Decided | Settled | StateChanged | LeaseChanged | Reported | Fill | Noted
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """The market's risk was estimated anew."""
+
+    market: MarketRisk
+
+
+Event: TypeAlias = Decided | Settled | StateChanged | LeaseChanged | Reported | Fill | Estimated | Noted
 Rows: TypeAlias = list[tuple[str, Mapping[str, Any]]]
 
 
@@ -220,6 +234,8 @@ def to_rows(event: Event) -> Rows:  # noqa: PLR0911 - one return a kind of event
         return [("fill", event.to_dict())]
     if isinstance(event, Settled):
         return [("settle", to_plain(event))]
+    if isinstance(event, Estimated):
+        return [("market", event.market.to_dict())]
     return [(event.kind, to_plain(event.payload))]
 
 
@@ -262,7 +278,9 @@ def _event(entry: Entry, intent: OrderIntent | None) -> Event:  # noqa: PLR0911 
             outcome = OUTCOMES[OUTCOMES.index(read.one_of("outcome", OUTCOMES))]
             at = read.whole("at_ms")
             return Settled(read.text("reservation_id"), outcome, read.number("filled"), read.number("price"), at)
-        case "limit_change" | "recovery" as kind:
+        case "market":
+            return Estimated(MarketRisk.from_dict(entry.payload))
+        case "limit_change" | "limit_refused" | "recovery" as kind:
             return Noted(kind, entry.payload)
     raise OrderError(f"unknown kind '{entry.kind}'")
 

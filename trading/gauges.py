@@ -24,6 +24,12 @@ class Gauges:
         if self._meters is not None:
             for name, value in values.items():
                 self._meters.set("mtst_risk_limit", value, limit=name)
+            self.limits_file(sound=True)
+
+    def limits_file(self, *, sound: bool) -> None:
+        """Whether the limits that a person wrote last are in force."""
+        if self._meters is not None:
+            self._meters.set("mtst_risk_limits_sound", float(sound))
 
     def decided(self, code: str, seconds: float) -> None:
         """One decision and how long it took, journal included."""

@@ -21,7 +21,10 @@ from typing import Any
 from observability.errors import JournalError
 
 SCHEMA_VERSION = 1
-KINDS = ("intent", "decision", "state", "lease", "fill", "settle", "report", "limit_change", "recovery")
+KINDS = (
+    "intent", "decision", "state", "lease", "fill", "settle", "report", "market", "limit_change", "limit_refused",
+    "recovery",
+)  # fmt: skip
 OPEN_SECONDS = 5.0  # how long opening waits for a lock, e.g. of the writer that is being replaced
 BUSY_MS = 200  # appends wait less: a bot waits behind them, and a refused entry is cheaper than a late stop
 _SCHEMA = """

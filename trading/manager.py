@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,12 @@ from observability.metrics import Meters
 from trading import lease as leases
 from trading.book import AccountView, Book, Reservation, replay
 from trading.clock import Clock, FixedClock
+from trading.directive import Directive, directive_of
 from trading.events import (
     OUTCOMES,
     AccountReport,
     Decided,
+    Estimated,
     Event,
     Fill,
     LeaseChanged,
@@ -38,6 +39,7 @@ from trading.gauges import Gauges
 from trading.journal import Journal
 from trading.kill_switch import RISK, UNREADABLE, Command, KillSwitch, Verb
 from trading.limits import RiskLimits
+from trading.market import MarketRisk
 from trading.orders import Approved, Decision, OrderIntent, Refused
 from trading.recorder import Recorder
 from trading.risk import decide
@@ -45,15 +47,6 @@ from trading.rulebook import Rule
 from trading.state import Cause, Latch, TradingState, flattening, lift, reconciled, tighten
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Directive:
-    """What a bot shall do now: trade by `state`; `flatten` means close every position."""
-
-    state: TradingState
-    flatten: bool
-    reason: str
 
 
 class RiskManager:
@@ -135,7 +128,7 @@ class RiskManager:
             self._breakers(self._book.accounts[report.account])
             if self._agreed():
                 self._move(reconciled(self._book.latch, self._now()))
-            return self.directive()
+            return self.directive(report.account)
 
     def record_fill(self, fill: Fill) -> int:
         """Journal what an order has filled so far; returns the journal id."""
@@ -211,16 +204,42 @@ class RiskManager:
                     self._switch.acknowledge(RISK, self._book.latch.state.value)
             return self._book.latch
 
+    # --- what the rules know ---------------------------------------------------------------------------------------
+
+    def set_limits(self, limits: RiskLimits, source: str) -> bool:
+        """Judge by other limits from now on, journalled first; False when they are the ones in force."""
+        with self._lock:
+            if limits == self._limits:
+                return False
+            before, after = self._limits.to_dict(), limits.to_dict()
+            self._commit(Noted("limit_change", after))
+            self._limits = limits
+        changes = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+        log.warning("limits_changed", source=source, changes=changes)
+        self._gauges.limits(limits)
+        return True
+
+    def refuse_limits(self, source: str, error: str) -> None:
+        """Note that new limits cannot be used; the old ones stay."""
+        self._gauges.limits_file(sound=False)
+        log.error("limits_refused", source=source, error=error)
+        with self._lock:
+            self._commit(Noted("limit_refused", {"source": source, "error": error}))
+
+    def set_market(self, market: MarketRisk) -> None:
+        """Take a new estimate of how assets move and how far together."""
+        with self._lock:
+            self._commit(Estimated(market), durable=False)
+
     # --- looking in ------------------------------------------------------------------------------------------------
 
     def state(self) -> Latch:
         """The trading state with who set it and why."""
         return self._book.latch
 
-    def directive(self) -> Directive:
-        """What bots shall do now."""
-        latch = self._book.latch
-        return Directive(latch.state, latch.flatten, latch.reason)
+    def directive(self, account: str | None = None) -> Directive:
+        """What bots shall do now; with an account, also its share of the portfolio's stop."""
+        return directive_of(self._book, self._limits, account)
 
     def book(self) -> Book:
         """The whole book, a frozen value."""
@@ -335,17 +354,35 @@ class RiskManager:
         return lease
 
     def _breakers(self, view: AccountView) -> None:
-        """Latch when an account lost too much; the rules of the same names would refuse, but only until a recovery."""
+        """Latch when too much was lost; the rules of the same names would refuse, but only until a recovery."""
+        self._portfolio(view.report)
         limits, name = self._limits, view.report.account
         trips = (
             (Rule.DRAWDOWN, view.drawdown, limits.max_drawdown, TradingState.HALTED),
             (Rule.DAILY_LOSS, view.daily_loss, limits.max_daily_loss, TradingState.REDUCING),
             (Rule.LOSING_STREAK, view.losses_in_a_row, limits.max_losing_streak, TradingState.REDUCING),
+            (Rule.MISMATCH, view.mismatches, limits.max_mismatches, TradingState.REDUCING),
         )
         for rule, used, limit, state in trips:
             if not used <= limit:
                 text = f"{rule} of {name}: {used:.6g} exceeds {limit:.6g}"
                 self._tighten(state, Cause.LIMIT, rule.value, text)
+
+    def _portfolio(self, report: AccountReport) -> None:
+        """Have everything closed when all accounts together lost or gained enough, or one saw so by itself."""
+        book, limits = self._book, self._limits
+        rule, text = Rule.PORTFOLIO_STOP, ""
+        if report.stopped:
+            text = f"{report.bot} closed by itself: {report.stopped}"
+        elif not book.lost <= limits.portfolio_stop:
+            text = f"all accounts lost {book.lost:.6g} of their peak, above {limits.portfolio_stop:.6g}"
+        elif not book.gained <= limits.portfolio_take:
+            rule, text = (
+                Rule.PORTFOLIO_TAKE,
+                f"all accounts gained {book.gained:.6g}, above {limits.portfolio_take:.6g}",
+            )
+        if text and not book.latch.flatten:
+            self._move(flattening(book.latch, rule.value, text, self._now(), Cause.LIMIT))
 
     def _tighten(self, to: TradingState, cause: Cause, who: str, reason: str) -> Latch:
         return self._move(tighten(self._book.latch, to, cause, who=who, reason=reason, now_ms=self._now()))
@@ -362,3 +399,18 @@ class RiskManager:
 
     def _now(self) -> int:
         return self._clock.now_ms()
+
+
+def journalled_limits(path: Path) -> RiskLimits | None:
+    """The limits that were in force when this journal was written last; None where it cannot tell."""
+    try:
+        journal = Journal(path, read_only=True)
+    except JournalError:
+        return None
+    try:
+        newest = journal.latest("limit_change", 1)
+        return RiskLimits.from_dict(newest[0].payload) if newest else None
+    except MtstError:
+        return None
+    finally:
+        journal.close()

@@ -1,7 +1,8 @@
-"""The rules that are numbers: what an order would use of a limit, and the limit. An entry passes while used <= limit.
+"""The rules that are numbers: what an entry would use of a limit, and the limit. An entry passes while used <= limit.
 
-Each function takes (intent, book, limits, now_ms), is asked only once the rules before it passed (the account is known
-and has reported, the numbers are finite) and returns (used, limit). Anything that cannot be measured is infinite.
+Each function takes a `Question` that was looked up (the account is known and has reported, the numbers are finite) and
+returns (used, limit). Anything that cannot be measured is infinite. Those of `SIZEABLE` grow with the entry's size and
+are convex in it, so that a smaller entry may pass where the one asked for does not.
 """
 
 from __future__ import annotations
@@ -10,22 +11,11 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from trading.book import AccountView, Book
-from trading.limits import RiskLimits
-from trading.orders import LimitUse, OrderIntent
+from trading.market import SHORTFALL_SIGMAS, spread_of
+from trading.question import Question
 from trading.rulebook import Rule
 
-Measure: TypeAlias = Callable[[OrderIntent, Book, RiskLimits, int], tuple[float, float]]
-
-
-def measure_all(intent: OrderIntent, book: Book, limits: RiskLimits, now_ms: int) -> tuple[LimitUse, ...]:
-    """The state of every numeric limit if the order were filled."""
-    return tuple(LimitUse(rule.value, *measure(intent, book, limits, now_ms)) for rule, measure in MEASURES.items())
-
-
-def base_asset(pair: str) -> str:
-    """The first half of the pair: BTC of BTC/USDT or of BTC/USDT:USDT."""
-    return pair.partition("/")[0]
+Measure: TypeAlias = Callable[[Question], tuple[float, float]]
 
 
 def correlated_exposure(weights: list[float], correlation: float) -> float:
@@ -34,111 +24,142 @@ def correlated_exposure(weights: list[float], correlation: float) -> float:
     return math.sqrt((1.0 - correlation) * squares + correlation * sum(weights) ** 2)
 
 
-def _view(intent: OrderIntent, book: Book) -> AccountView:
-    return book.accounts[intent.account]
+def _report_age(ask: Question) -> tuple[float, float]:
+    return ask.now_ms - ask.view.report.as_of_ms, ask.limits.max_report_age_ms
 
 
-def _after(intent: OrderIntent, book: Book) -> dict[str, float]:
-    """Exposure by pair of the account, this order included."""
-    exposures = book.exposures(intent.account)
-    exposures[intent.pair] = exposures.get(intent.pair, 0.0) + intent.notional
-    return exposures
+def _data_age(ask: Question) -> tuple[float, float]:
+    return ask.now_ms - (ask.intent.candle_ms + ask.intent.timeframe_ms), ask.limits.max_data_age_ms
 
 
-def _report_age(intent: OrderIntent, book: Book, limits: RiskLimits, now_ms: int) -> tuple[float, float]:
-    return now_ms - _view(intent, book).report.as_of_ms, limits.max_report_age_ms
+def _forecast_age(ask: Question) -> tuple[float, float]:
+    forecast = ask.intent.forecast
+    if forecast is None:  # FORECAST_MISSING has let a bot of plain rules through
+        return 0.0, ask.limits.max_forecast_age_ms
+    return ask.now_ms - (forecast.as_of_ms + ask.intent.timeframe_ms), ask.limits.max_forecast_age_ms
 
 
-def _data_age(intent: OrderIntent, _book: Book, limits: RiskLimits, now_ms: int) -> tuple[float, float]:
-    return now_ms - (intent.candle_ms + intent.timeframe_ms), limits.max_data_age_ms
+def _collar(ask: Question) -> tuple[float, float]:
+    mark = ask.view.report.marks.get(ask.intent.pair)
+    return (math.inf if mark is None else abs(ask.intent.price / mark - 1.0)), ask.limits.price_collar
 
 
-def _forecast_age(intent: OrderIntent, _book: Book, limits: RiskLimits, now_ms: int) -> tuple[float, float]:
-    if intent.forecast is None:  # FORECAST_MISSING has let a bot of plain rules through
-        return 0.0, limits.max_forecast_age_ms
-    return now_ms - (intent.forecast.as_of_ms + intent.timeframe_ms), limits.max_forecast_age_ms
+def _stop_distance(ask: Question) -> tuple[float, float]:
+    return _to_stop(ask), ask.limits.max_stop_distance
 
 
-def _collar(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    mark = _view(intent, book).report.marks.get(intent.pair)
-    return (math.inf if mark is None else abs(intent.price / mark - 1.0)), limits.price_collar
+def _notional(ask: Question) -> tuple[float, float]:
+    return ask.notional, ask.limits.max_notional
 
 
-def _stop_distance(intent: OrderIntent, _book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return _to_stop(intent) / intent.price, limits.max_stop_distance
+def _money(ask: Question) -> tuple[float, float]:
+    account = ask.intent.account
+    reserved = 0.0
+    for kept in ask.book.reservations.values():
+        if kept.account == account:
+            reserved += kept.amount * kept.price
+    return reserved + ask.notional, ask.view.report.free
 
 
-def _notional(intent: OrderIntent, _book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return intent.notional, limits.max_notional
+def _trade_risk(ask: Question) -> tuple[float, float]:
+    return ask.notional * _to_stop(ask), ask.limits.max_trade_risk * ask.equity
 
 
-def _money(intent: OrderIntent, book: Book, _limits: RiskLimits, _now: int) -> tuple[float, float]:
-    reserved = sum(held.notional for held in book.reservations.values() if held.account == intent.account)
-    return reserved + intent.notional, _view(intent, book).report.free
+def _trade_sigma(ask: Question) -> tuple[float, float]:
+    forecast = ask.intent.forecast
+    return (0.0 if forecast is None else ask.notional * forecast.sigma), ask.limits.max_trade_sigma * ask.equity
 
 
-def _trade_risk(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return intent.amount * _to_stop(intent), limits.max_trade_risk * _view(intent, book).report.equity
+def _position(ask: Question) -> tuple[float, float]:
+    return ask.pair_held + ask.notional, ask.limits.max_position * ask.equity
 
 
-def _position(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return _after(intent, book)[intent.pair], limits.max_position * _view(intent, book).report.equity
+def _asset(ask: Question) -> tuple[float, float]:
+    return ask.assets.get(ask.asset, 0.0) + ask.notional, ask.limits.max_asset * ask.everything
 
 
-def _asset(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    asset = base_asset(intent.pair)
-    held = sum(
-        notional
-        for account in book.accounts
-        for pair, notional in book.exposures(account).items()
-        if base_asset(pair) == asset
-    )
-    equity = sum(view.report.equity for view in book.accounts.values())
-    return held + intent.notional, limits.max_asset * equity
+def _gross(ask: Question) -> tuple[float, float]:
+    return ask.gross + ask.notional, ask.limits.max_gross * ask.equity
 
 
-def _gross(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return sum(_after(intent, book).values()), limits.max_gross * _view(intent, book).report.equity
+def _net(ask: Question) -> tuple[float, float]:
+    after = ask.net + ask.sign * ask.notional
+    # an entry that lowers the net exposure is welcome, however large that is
+    return (abs(after) if abs(after) > abs(ask.net) else 0.0), ask.limits.max_net * ask.everything
 
 
-def _correlated(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    by_asset: dict[str, float] = {}
-    for pair, notional in _after(intent, book).items():
-        by_asset[base_asset(pair)] = by_asset.get(base_asset(pair), 0.0) + notional
-    exposure = correlated_exposure(list(by_asset.values()), limits.correlation)
-    return exposure, limits.max_correlated * _view(intent, book).report.equity
+def _leverage(ask: Question) -> tuple[float, float]:
+    return ask.whole + ask.notional, ask.limits.max_leverage * ask.everything
 
 
-def _open(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return len(_after(intent, book)), limits.max_open_positions
+def _correlated(ask: Question) -> tuple[float, float]:
+    exposure = spread_of(ask.weights(), ask.market, ask.limits.correlation)
+    return exposure, ask.limits.max_correlated * ask.equity
 
 
-def _rate(intent: OrderIntent, book: Book, limits: RiskLimits, now_ms: int) -> tuple[float, float]:
-    since = now_ms - limits.entries_window_ms
-    recent = [order for order in book.recent if order.account == intent.account and order.at_ms > since]
-    return len(recent) + 1, limits.max_entries
+def _shortfall(ask: Question) -> tuple[float, float]:
+    sigma, usual = ask.market.sigma, ask.limits.daily_sigma
+    moves = {asset: weight * sigma.get(asset, usual) for asset, weight in ask.weights().items()}
+    lost = SHORTFALL_SIGMAS * spread_of(moves, ask.market, ask.limits.correlation)
+    return lost, ask.limits.max_shortfall * ask.equity
 
 
-def _pair_rate(intent: OrderIntent, book: Book, limits: RiskLimits, now_ms: int) -> tuple[float, float]:
-    since = now_ms - limits.pair_entries_window_ms
-    same = (order for order in book.recent if (order.account, order.pair) == (intent.account, intent.pair))
-    return sum(order.at_ms > since for order in same) + 1, limits.max_pair_entries
+def _open(ask: Question) -> tuple[float, float]:
+    return ask.open_pairs(), ask.limits.max_open_positions
 
 
-def _drawdown(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return _view(intent, book).drawdown, limits.max_drawdown
+def _rate(ask: Question) -> tuple[float, float]:
+    since, account, count = ask.now_ms - ask.limits.entries_window_ms, ask.intent.account, 1
+    for order in reversed(ask.book.recent):
+        if order.at_ms <= since:
+            break  # oldest first, and younger ones were counted
+        count += order.account == account
+    return count, ask.limits.max_entries
 
 
-def _daily_loss(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return _view(intent, book).daily_loss, limits.max_daily_loss
+def _pair_rate(ask: Question) -> tuple[float, float]:
+    since, account, pair, count = ask.now_ms - ask.limits.pair_entries_window_ms, ask.intent.account, ask.intent.pair, 1
+    for order in reversed(ask.book.recent):
+        if order.at_ms <= since:
+            break
+        count += order.account == account and order.pair == pair
+    return count, ask.limits.max_pair_entries
 
 
-def _streak(intent: OrderIntent, book: Book, limits: RiskLimits, _now: int) -> tuple[float, float]:
-    return _view(intent, book).losses_in_a_row, limits.max_losing_streak
+def _volatility(ask: Question) -> tuple[float, float]:
+    stat = ask.book.marks.get(ask.intent.pair)
+    ratio = 0.0 if stat is None else stat.ratio(ask.market.sigma.get(ask.asset))
+    return ratio, ask.limits.max_volatility_ratio
 
 
-def _to_stop(intent: OrderIntent) -> float:
-    return math.inf if intent.stop_price is None else abs(intent.price - intent.stop_price)
+def _exchange_errors(ask: Question) -> tuple[float, float]:
+    return ask.view.report.error_rate, ask.limits.max_error_rate
+
+
+def _drawdown(ask: Question) -> tuple[float, float]:
+    return ask.view.drawdown, ask.limits.max_drawdown
+
+
+def _daily_loss(ask: Question) -> tuple[float, float]:
+    return ask.view.daily_loss, ask.limits.max_daily_loss
+
+
+def _streak(ask: Question) -> tuple[float, float]:
+    return ask.view.losses_in_a_row, ask.limits.max_losing_streak
+
+
+def _portfolio_stop(ask: Question) -> tuple[float, float]:
+    return ask.book.lost, ask.limits.portfolio_stop
+
+
+def _portfolio_take(ask: Question) -> tuple[float, float]:
+    return ask.book.gained, ask.limits.portfolio_take
+
+
+def _to_stop(ask: Question) -> float:
+    """Distance of the stop from the price, as a fraction."""
+    intent = ask.intent
+    return math.inf if intent.stop_price is None else abs(intent.price - intent.stop_price) / intent.price
 
 
 MEASURES: dict[Rule, Measure] = {
@@ -150,14 +171,37 @@ MEASURES: dict[Rule, Measure] = {
     Rule.NOTIONAL_MAX: _notional,
     Rule.FREE_BALANCE: _money,
     Rule.TRADE_RISK: _trade_risk,
+    Rule.VOLATILITY_TARGET: _trade_sigma,
     Rule.POSITION_LIMIT: _position,
     Rule.ASSET_LIMIT: _asset,
     Rule.GROSS_EXPOSURE: _gross,
+    Rule.NET_EXPOSURE: _net,
+    Rule.LEVERAGE: _leverage,
     Rule.CORRELATED_EXPOSURE: _correlated,
+    Rule.EXPECTED_SHORTFALL: _shortfall,
     Rule.OPEN_POSITIONS: _open,
     Rule.ORDER_RATE: _rate,
     Rule.PAIR_RATE: _pair_rate,
+    Rule.VOLATILITY_REGIME: _volatility,
+    Rule.EXCHANGE_ERRORS: _exchange_errors,
     Rule.DRAWDOWN: _drawdown,
     Rule.DAILY_LOSS: _daily_loss,
     Rule.LOSING_STREAK: _streak,
+    Rule.PORTFOLIO_STOP: _portfolio_stop,
+    Rule.PORTFOLIO_TAKE: _portfolio_take,
 }
+SIZEABLE: frozenset[Rule] = frozenset(
+    {
+        Rule.NOTIONAL_MAX,
+        Rule.FREE_BALANCE,
+        Rule.TRADE_RISK,
+        Rule.VOLATILITY_TARGET,
+        Rule.POSITION_LIMIT,
+        Rule.ASSET_LIMIT,
+        Rule.GROSS_EXPOSURE,
+        Rule.NET_EXPOSURE,
+        Rule.LEVERAGE,
+        Rule.CORRELATED_EXPOSURE,
+        Rule.EXPECTED_SHORTFALL,
+    }
+)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from observability.errors import OrderError
 
@@ -205,8 +205,7 @@ class OrderIntent:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LimitUse:
+class LimitUse(NamedTuple):
     """How much of one limit would be used once the order is filled; `used <= limit` holds for every approval."""
 
     rule: str
@@ -232,7 +231,11 @@ class Approved:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return {"approved": True, **to_plain(self)}
+        plain = {name: to_plain(getattr(self, name)) for name in ("intent_id", "reservation_id", "amount", "price")}
+        uses = [
+            {"rule": use.rule, "used": to_plain(use.used), "limit": to_plain(use.limit)} for use in self.limits_used
+        ]
+        return {"approved": True, **plain, "limits_used": uses}
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,11 @@ def reconciled(latch: Latch, now_ms: int) -> Latch:
     )
 
 
-def flattening(latch: Latch, who: str, reason: str, now_ms: int) -> Latch:
+def flattening(latch: Latch, who: str, reason: str, now_ms: int, cause: Cause = Cause.PERSON) -> Latch:
     """Ask the bots to close everything; trading is then at most reducing until a person lifts it."""
     _need_name(who, "flatten")
     state = min(latch.state, TradingState.REDUCING, key=lambda item: item.level)
-    return Latch(state, Cause.PERSON, who, reason, now_ms, True)
+    return Latch(state, cause, who, reason, now_ms, True)
 
 
 def lift(latch: Latch, who: str, reason: str, books_agree: bool, now_ms: int) -> Latch:

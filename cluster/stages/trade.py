@@ -33,6 +33,7 @@ from trading.adapters.freqtrade_config import check_environment, layers, masked,
 from trading.adapters.risk_actor import NAMESPACE, find_risk_actor
 from trading.adapters.sandbox.client import SandboxClient
 from trading.limits import RiskLimits
+from trading.limits_file import LimitsFile
 from trading.state import Latch
 
 CONFIRMATION = "trade real money"
@@ -91,7 +92,11 @@ def start_fleet(
         space.targets.resolve(),
         space.kill_switch.resolve(),
         detached,
+        space.risk_file.resolve(),
+        str(space.data_raw),
+        settings.market.exchange,
     )
+    LimitsFile(space.risk_file, config.limits).changed()  # a mistake in it is told before anything starts
     with progress.task(f"{len(specs)} bots and the risk manager") as task:
         fleet = Fleet.start(config, handles)
         announce(settings, specs)

@@ -20,14 +20,15 @@ from observability.errors import LeaseError, MtstError
 from observability.files import write_whole
 from observability.logging import get_logger
 from observability.metrics import Meters
-from trading.adapters.bot_spec import BotSpec
+from trading.adapters.bot_spec import DIRECTIVE, BotSpec
+from trading.adapters.call_record import CallRecord
 from trading.adapters.gate import OrderGate
 from trading.adapters.order_lookup import outcome_of
 from trading.adapters.risk_port import RiskPort
 from trading.book import Reservation
+from trading.directive import Directive
 from trading.events import AccountReport, Fill, Position
 from trading.lease import Lease
-from trading.manager import Directive
 
 log = get_logger(__name__)
 
@@ -49,7 +50,12 @@ class Bookkeeper:
     def __init__(self, spec: BotSpec, risk: RiskPort, meters: Meters | None = None) -> None:
         self.spec, self.risk, self.meters = spec, risk, meters
         self.lease: Lease | None = None
+        self.calls = CallRecord()
+        self.stopped = ""
+        """Why the bot closes everything by itself, since the risk manager was away; until that has heard of it."""
+        self._kept_file = Path(spec.folder) / DIRECTIVE
         self.directive: Directive | None = None
+        self._take_up()
         self.marks: Mapping[str, float] = {}
         self._told_file = Path(spec.folder) / "fills-told.json"
         self._told: dict[str, float] = _read(self._told_file)
@@ -80,18 +86,43 @@ class Bookkeeper:
             self.lease = None
 
     def report(self, bot: Any, marks: Mapping[str, float]) -> None:
-        """Tell the risk manager what the account holds, at `marks` (newest closes), and take its directive."""
+        """Tell the risk manager what the account holds, at `marks` (newest closes), and take its directive.
+
+        While it is away the last directive's bounds count: an account beyond its share of the portfolio's stop or
+        target closes everything by itself, and goes on doing so until the risk manager has heard of it.
+        """
         self.marks = marks
-        if self.lease is None:
-            return
+        bot.wallets.update()
+        report = self._report(bot, marks)
         try:
-            bot.wallets.update()
-            self.directive = self.risk.report(self._report(bot, marks))
+            if self.lease is not None:
+                self.directive, self.stopped = self.risk.report(report), ""
+                self._keep()
+                return
         except LeaseError as error:
             self.lease = None
             log.warning("lease_lost", bot=self.spec.name, error=str(error))
         except MtstError as error:
             log.warning("not_reported", bot=self.spec.name, error=str(error))
+        if self.directive is not None and not self.stopped and marks:
+            self.stopped = self.directive.beyond(report.equity)
+            if self.stopped:
+                log.error("closing_by_itself", bot=self.spec.name, reason=self.stopped)
+                self._keep()
+
+    def _keep(self) -> None:
+        """For the next process, should this one die while the risk manager is away."""
+        if self.directive is not None:
+            write_whole(self._kept_file, json.dumps({"directive": self.directive.to_dict(), "stopped": self.stopped}))
+
+    def _take_up(self) -> None:
+        try:
+            kept = json.loads(self._kept_file.read_text())
+            self.directive, self.stopped = Directive.from_dict(kept["directive"]), str(kept["stopped"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, MtstError) as error:
+            log.warning("directive_unreadable", file=str(self._kept_file), error=str(error))  # the next one replaces it
 
     def settle_outstanding(self, bot: Any, gate: OrderGate) -> None:
         """Find out what became of every reservation without outcome; orders that the database lacks are adopted."""
@@ -200,6 +231,8 @@ class Bookkeeper:
             mismatch=bool(problems),
             mismatch_text="; ".join(problems),
             open_orders=resting,
+            error_rate=self.calls.error_rate,
+            stopped=self.stopped,
         )
 
     def _fill(self, order: Any) -> Fill:

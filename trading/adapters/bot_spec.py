@@ -18,6 +18,9 @@ STRATEGIES: Mapping[str, str] = {
 }
 """Name in settings and on the command line -> class that Freqtrade resolves in `trading/adapters/strategies`."""
 
+DIRECTIVE = "directive.json"
+"""Where a bot keeps, in its folder, what the risk manager told it last."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 

@@ -19,7 +19,7 @@ from pipelines.candles import timeframe_ms
 from trading.adapters.bot_actor import BotActor
 from trading.adapters.bot_books import read_book
 from trading.adapters.bot_runner import BEGUN, BotStatus
-from trading.adapters.bot_spec import BotSpec
+from trading.adapters.bot_spec import DIRECTIVE, BotSpec
 from trading.adapters.fleet_books import FleetBooks, ledger_lines
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE, RiskActorConfig, start_risk_actor
 from trading.adapters.sandbox.client import SandboxClient
@@ -51,6 +51,7 @@ class FleetConfig:
         targets: folder of Prometheus targets.
         switch: file of the kill switch; laid down where it is missing, kept as it stands where it is pulled.
         detached: outlive the program that starts it.
+        limits_file, candles, exchange: see `RiskActorConfig`.
     """
 
     bots: tuple[BotSpec, ...]
@@ -60,6 +61,9 @@ class FleetConfig:
     targets: Path | None = None
     switch: Path | None = None
     detached: bool = False
+    limits_file: Path | None = None
+    candles: str = ""
+    exchange: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def prepare_bots(folders: Mapping[str, Path], *, detached: bool = False) -> dict
     handles = {}
     for name, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / BEGUN).unlink(missing_ok=True)
+        for told in (BEGUN, DIRECTIVE):
+            (folder / told).unlink(missing_ok=True)
         options: dict[str, Any] = {
             "name": actor_name(name),
             "namespace": NAMESPACE,
@@ -145,7 +150,15 @@ class Fleet:
             KillSwitch(config.switch).install()
         risk = start_risk_actor(
             RiskActorConfig(
-                config.journal, config.limits, clock, config.targets, config.switch, detached=config.detached
+                config.journal,
+                config.limits,
+                clock,
+                config.targets,
+                config.switch,
+                config.limits_file,
+                config.candles,
+                config.exchange,
+                detached=config.detached,
             )
         )
         warm = dict(handles or {})

@@ -10,24 +10,30 @@ Ray reads its environment (token, loopback) when it is imported, so it is import
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from observability.errors import GateError, MtstError
+from observability.errors import GateError, JournalError, MtstError, SettingsError
 from observability.exporter import Exporter, start_exporter
 from observability.logging import configure_logging, get_logger
 from observability.metrics import Meters
 from trading.clock import Clock, WallClock
+from trading.directive import Directive
 from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
-from trading.manager import Directive, RiskManager
+from trading.limits_file import WIRED, LimitsFile
+from trading.manager import RiskManager, journalled_limits
+from trading.market import estimate
 
 __all__ = ["Directive", "RiskActorConfig", "RiskManager", "find_risk_actor", "start_risk_actor"]
 
 ACTOR_NAME = "risk"
 NAMESPACE = "mtst"
 LOOK_S = 0.1
+ESTIMATE_EVERY_S = 6 * 3600.0
 CONCURRENCY = 8  # pings and looks never wait behind a decision; the manager's own lock orders the writers
 log = get_logger(__name__)
 
@@ -42,6 +48,9 @@ class RiskActorConfig:
         clock: the venue's clock; must travel by Ray.
         targets: folder of Prometheus file_sd targets; None exports nothing.
         switch: file of the kill switch; None has none.
+        limits_file: TOML file whose limits win over `limits`, read again whenever it changes; None has none.
+        candles, exchange: root of the candle store and the exchange whose candles tell how far assets move together;
+            "" goes by the cautious fallbacks of the limits.
         name, namespace: under which bots find it.
         detached: outlive the driver that started it.
     """
@@ -51,6 +60,9 @@ class RiskActorConfig:
     clock: Clock = field(default_factory=WallClock)
     targets: Path | None = None
     switch: Path | None = None
+    limits_file: Path | None = None
+    candles: str = ""
+    exchange: str = ""
     name: str = ACTOR_NAME
     namespace: str = NAMESPACE
     detached: bool = False
@@ -64,7 +76,12 @@ class RiskActor(RiskManager):
         meters = Meters("risk")
         self._exporter: Exporter | None = None
         switch = KillSwitch(config.switch) if config.switch is not None else None
-        super().__init__(config.journal, config.limits, config.clock, meters, switch)
+        self._config, self._estimated = config, float("-inf")
+        self._file = LimitsFile(config.limits_file, config.limits) if config.limits_file is not None else None
+        limits, error = self._first_limits()
+        super().__init__(config.journal, limits, config.clock, meters, switch)
+        if error:
+            self._refuse(error)
         self._ending = threading.Event()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         if config.targets is not None:
@@ -80,17 +97,54 @@ class RiskActor(RiskManager):
         if self._exporter is not None:
             self._exporter.close()
 
+    def _first_limits(self) -> tuple[RiskLimits, str]:
+        """The limits to start with, and why the file's could not be taken: then those of the journal go on."""
+        base = self._config.limits
+        try:
+            found = self._file.changed() if self._file is not None else None
+        except SettingsError as error:
+            kept = journalled_limits(self._config.journal) or base
+            return replace(kept, **{name: getattr(base, name) for name in WIRED}), str(error)
+        return found or base, ""
+
     def _watch(self) -> None:
-        """Look at the kill switch a few times a second, also while no bot asks anything."""
+        """Look at the kill switch and the limits a few times a second, also while no bot asks anything."""
         trouble = ""
         while not self._ending.wait(LOOK_S):
             try:
                 self.obey()
+                self._reload()
+                self._estimate()
                 trouble = ""
             except (MtstError, OSError) as error:
                 if not self._ending.is_set() and str(error) != trouble:
-                    log.error("kill_switch_not_obeyed", error=str(error))
+                    log.error("watch_failed", error=str(error))
                 trouble = str(error)
+
+    def _reload(self) -> None:
+        """Take what a person wrote into the limits file; what cannot be used is refused, and the old limits stay."""
+        if self._file is None:
+            return
+        try:
+            fresh = self._file.changed()
+        except SettingsError as error:
+            self._refuse(str(error))
+            return
+        if fresh is not None:
+            self.set_limits(fresh, str(self._file.path))
+
+    def _refuse(self, error: str) -> None:
+        with suppress(JournalError):  # the alert and the log tell it all the same
+            self.refuse_limits(str(self._config.limits_file), error)
+
+    def _estimate(self) -> None:
+        """Estimate anew, a few times a day, how assets move."""
+        if not self._config.candles or time.monotonic() - self._estimated < ESTIMATE_EVERY_S:
+            return
+        self._estimated = time.monotonic()
+        from trading.adapters.stored_closes import stored_closes  # the store's libraries, while entries wait for nobody
+
+        self.set_market(estimate(stored_closes(self._config.candles, self._config.exchange, self._config.limits.pairs)))
 
 
 def start_risk_actor(config: RiskActorConfig, timeout_s: float = 60.0) -> Any:

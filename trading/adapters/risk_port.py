@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 from observability.errors import GateError, MtstError
 from trading.book import Reservation
+from trading.directive import Directive
 from trading.events import AccountReport, Fill, Outcome
 from trading.lease import Lease
-from trading.manager import Directive
 from trading.orders import Decision, OrderIntent
 
 T = TypeVar("T")

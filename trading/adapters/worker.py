@@ -72,14 +72,16 @@ class TradingDesk:
             who, self._ports.risk, strategy.entry_facts, self.books.epoch, meters=self._ports.meters, switch=self.switch
         )
         self.gate.stand_at(bot.exchange)
+        self.books.calls.listen(bot.exchange)
         strategy.desk = self
         self.bot = bot
 
     @property
     def flatten(self) -> bool:
-        """Whether a person asked for every position to be closed."""
+        """Whether every position shall be closed: a person or the portfolio's stop asks for it."""
         pulled = self.switch is not None and self.switch.read().flatten
-        return pulled or (self.books.directive is not None and self.books.directive.flatten)
+        told = self.books.directive is not None and self.books.directive.flatten
+        return pulled or told or bool(self.books.stopped)
 
     def begin_loop(self, marks: Mapping[str, float]) -> None:
         """New candles are in: hold the lease, settle what is open, report. Never raises."""

@@ -23,9 +23,12 @@ from tests.unit.trading.trading_makers import (
     with_report,
 )
 from trading.book import Book, apply, replay
+from trading.checks import CHECKS
 from trading.clock import FixedClock
 from trading.events import Fill, Reported, Settled
 from trading.limits import RiskLimits
+from trading.market import MarketRisk, MarkStat, pair_key
+from trading.measures import MEASURES, SIZEABLE
 from trading.orders import Approved, OrderIntent, Refused
 from trading.risk import RULES, Rule, decide
 from trading.rulebook import rules_table
@@ -62,6 +65,11 @@ def recent(count: int, pair: str, at_ms: int = NOW) -> Book:
 BARE = replace(FORECAST, status="shadow")
 SHORTS = replace(LIMITS, short_venues=frozenset({"binance"}))
 FOUR = tuple(position(pair, 2_400.0) for pair in ("ETH/USDT", "SOL/USDT", "XRP/USDT", "DOGE/USDT"))
+ASSETS = ("BTC", "DOGE", "ETH", "SOL", "XRP")
+LOOSE = MarketRisk(
+    NOW, dict.fromkeys(ASSETS, 0.02), {pair_key(a, b): (-0.1, 0.1) for a in ASSETS for b in ASSETS if a < b}, 5_000
+)
+WIDE = replace(LIMITS, max_gross=2.0, max_shortfall=0.9)
 TOY = {"account": "toy", "venue": "sandbox"}
 STALE = NOW - 30 * 60_000
 CASES = [
@@ -148,6 +156,24 @@ CASES = [
     Case(Rule.DRAWDOWN, "16 % below the peak", intent(), loser(equity=8_400.0)),
     Case(Rule.DAILY_LOSS, "6 % today", intent(), loser(equity=9_400.0)),
     Case(Rule.LOSING_STREAK, "nine in a row", intent(), streak(9)),
+    Case(Rule.VOLATILITY_TARGET, "one sigma moves 1.25 %", intent(forecast=replace(FORECAST, sigma=0.25))),
+    Case(Rule.NET_EXPOSURE, "leans to one side", intent(), limits=replace(LIMITS, max_net=0.024)),
+    Case(Rule.LEVERAGE, "all accounts together", intent(), with_report(account="toy", positions=FOUR),
+         replace(LIMITS, max_leverage=0.5)),
+    Case(Rule.EXPECTED_SHORTFALL, "a bad day by the fallback", intent(), limits=replace(LIMITS, max_shortfall=0.008)),
+    Case(Rule.EXPECTED_SHORTFALL, "a bad day by the estimate", intent(),
+         healthy(market=MarketRisk(NOW, {"BTC": 0.3})), replace(LIMITS, max_shortfall=0.04)),
+    Case(Rule.CORRELATED_EXPOSURE, "the estimate is too old", intent(),
+         with_report(healthy(market=replace(LOOSE, as_of_ms=NOW - 15 * 86_400_000)), positions=FOUR), WIDE),
+    Case(Rule.VOLATILITY_REGIME, "six times its own last days", intent(),
+         healthy(marks={"BTC/USDT": MarkStat(NOW, 5e4, 0.036, 0.001, 200)})),
+    Case(Rule.VOLATILITY_REGIME, "five times the stored candles'", intent(),
+         healthy(marks={"BTC/USDT": MarkStat(NOW, 5e4, 0.01, 0.01, 9)}, market=MarketRisk(NOW, {"BTC": 0.02}))),
+    Case(Rule.EXCHANGE_ERRORS, "every third call", intent(), with_report(error_rate=0.34)),
+    Case(Rule.PORTFOLIO_STOP, "both accounts together", intent(), with_report(with_report(equity=8_000.0),
+         account="toy", equity=7_900.0), replace(LIMITS, max_drawdown=0.9, max_daily_loss=0.9)),
+    Case(Rule.PORTFOLIO_TAKE, "enough is enough", intent(), with_report(equity=12_100.0),
+         replace(LIMITS, portfolio_take=0.1)),
 ]  # fmt: skip
 SILENT = [
     ("healthy", intent(), healthy(), LIMITS),
@@ -163,6 +189,12 @@ SILENT = [
     ("at the collar", intent(price=50_999.0), healthy(), LIMITS),
     ("last millisecond of data", intent(candle_ms=NOW - CANDLE - LIMITS.max_data_age_ms), healthy(), LIMITS),
     ("eight losses", intent(), streak(8), LIMITS),
+    ("assets that hardly move together", intent(), with_report(healthy(market=LOOSE), positions=FOUR), WIDE),
+    ("an entry that lowers the net exposure", intent(side="sell", stop_price=51_000.0),
+     with_report(account="toy", positions=FOUR), replace(SHORTS, max_net=0.1)),
+    ("three times the usual volatility", intent(),
+     healthy(marks={"BTC/USDT": MarkStat(NOW, 5e4, 0.009, 0.001, 200)}), LIMITS),
+    ("wild, but hardly observed", intent(), healthy(marks={"BTC/USDT": MarkStat(NOW, 5e4, 9.0, 0.001, 7)}), LIMITS),
 ]  # fmt: skip
 
 
@@ -193,10 +225,26 @@ def test_exit_passes_whatever_is_wrong(case: Case) -> None:
     assert decision.reservation_id == ""
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.rule in SIZEABLE], ids=lambda case: case.name)
+def test_what_is_too_large_is_cut_to_what_fits_every_limit(case: Case) -> None:
+    limits = replace(case.limits, min_shrink=1e-6, min_notional=1e-6)
+    book = healthy() if case.book is None else case.book
+    decision = decide(case.intent, book, limits, FixedClock(NOW))
+    if isinstance(decision, Refused):
+        assert decision.code == case.rule.value, "nothing of it fits"
+        return
+    assert 0 < decision.amount < case.intent.amount
+    assert all(use.used <= use.limit for use in decision.limits_used)
+    assert any(use.used > 0.999 * use.limit for use in decision.limits_used), "no more than needed is cut"
+    barely = replace(limits, min_shrink=min(1.0, 1.001 * decision.amount / case.intent.amount))
+    assert isinstance(decide(case.intent, book, barely, FixedClock(NOW)), Refused)
+
+
 def test_every_rule_has_a_case_and_one_place_in_the_order() -> None:
-    asked = [rule for rule, _ in RULES]
-    assert asked == [rule for rule in Rule if rule is not Rule.JOURNAL]
-    assert {case.rule for case in CASES} == set(asked)
+    assert list(RULES) == [rule for rule in Rule if rule is not Rule.JOURNAL]
+    assert {case.rule for case in CASES} == set(RULES)
+    assert not set(CHECKS) & set(MEASURES)
+    assert set(CHECKS) | set(MEASURES) == set(RULES)
 
 
 def test_page_of_rules_is_generated(repo_root: Path) -> None:
@@ -209,5 +257,5 @@ def test_page_of_rules_is_generated(repo_root: Path) -> None:
 
 def test_measures_are_asked_in_the_dark_only_after_the_account_is_known() -> None:
     """Numeric rules read the account's view; the order of rules must protect them from its absence."""
-    order: Callable[[Rule], int] = [rule for rule, _ in RULES].index
+    order: Callable[[Rule], int] = RULES.index
     assert order(Rule.REPORT_MISSING) < min(order(use) for use in (Rule.REPORT_STALE, Rule.PRICE_COLLAR, Rule.DRAWDOWN))

@@ -15,7 +15,7 @@ from trading.state import Cause, Latch, TradingState
 NOW = 1_700_000_100_000
 CANDLE = 900_000
 MARKS = {"BTC/USDT": 50_000.0, "ETH/USDT": 2_000.0, "SOL/USDT": 100.0, "XRP/USDT": 0.5, "DOGE/USDT": 0.1}
-LIMITS = RiskLimits(accounts={"acc": "binance", "toy": "sandbox"}, rule_bots=frozenset({"swing"}))
+LIMITS = RiskLimits(accounts={"acc": "binance", "toy": "sandbox"}, rule_bots=frozenset({"swing"}), min_shrink=1.0)
 ACTIVE = Latch(TradingState.ACTIVE, Cause.RECONCILED, "system", "agreed", NOW)
 FORECAST = ForecastRef(NOW - CANDLE, "mtst:7", "champion", 0.004, 0.01)
 

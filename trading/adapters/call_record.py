@@ -1,0 +1,57 @@
+"""Counts how a bot's calls to its exchange went, at the one place in ccxt through which all of them pass."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import ccxt
+
+REMEMBERED = 60
+LEAST = 20  # calls before a rate says anything
+
+
+class CallRecord:
+    """The latest calls of one bot; an answer that refuses an order is an answer, and no failure of the exchange."""
+
+    def __init__(self) -> None:
+        self._failed: deque[bool] = deque(maxlen=REMEMBERED)
+
+    @property
+    def error_rate(self) -> float:
+        """Failed ones among the latest calls, as a fraction; 0 while there were few."""
+        return sum(self._failed) / len(self._failed) if len(self._failed) >= LEAST else 0.0
+
+    def listen(self, exchange: Any) -> None:
+        """Count every call of a Freqtrade exchange from now on."""
+        self._wrap(exchange._api)
+        if getattr(exchange, "_api_async", None) is not None:
+            self._wrap_async(exchange._api_async)
+
+    def _wrap(self, api: Any) -> None:
+        fetch = api.fetch
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            try:
+                answer = fetch(*args, **kwargs)
+            except ccxt.BaseError as error:
+                self._failed.append(isinstance(error, ccxt.NetworkError))
+                raise
+            self._failed.append(False)
+            return answer
+
+        api.fetch = counted
+
+    def _wrap_async(self, api: Any) -> None:
+        fetch = api.fetch
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            try:
+                answer = await fetch(*args, **kwargs)
+            except ccxt.BaseError as error:
+                self._failed.append(isinstance(error, ccxt.NetworkError))
+                raise
+            self._failed.append(False)
+            return answer
+
+        api.fetch = counted
