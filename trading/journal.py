@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from observability.errors import JournalError
 
@@ -46,6 +46,21 @@ class Entry:
     id: int
     kind: str
     payload: Mapping[str, Any]
+
+
+class JournalStore(Protocol):
+    """A journal, wherever it is kept; see `Journal` for what each method promises."""
+
+    @property
+    def last_id(self) -> int: ...  # noqa: D102 - documented at Journal
+
+    def append_encoded(self, events: Sequence[tuple[str, str]], *, durable: bool = True) -> int: ...  # noqa: D102
+
+    def read(self, kind: str | None = None, after: int = 0) -> Iterator[Entry]: ...  # noqa: D102
+
+    def latest(self, kind: str, limit: int) -> list[Entry]: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
 
 
 class Journal:
@@ -111,18 +126,18 @@ class Journal:
         previous = after
         for row_id, row_kind, payload, row_chain in rows:
             if kind is None:
-                expected = _link(chain, row_id, row_kind, payload)
+                expected = link(chain, row_id, row_kind, payload)
                 if row_id != previous + 1 or row_chain != expected:
-                    raise _damaged(self.path, f"row {row_id} does not follow from the row before it")
+                    raise damaged(str(self.path), f"row {row_id} does not follow from the row before it")
                 previous, chain = row_id, row_chain
-            yield Entry(row_id, row_kind, _decode(payload, self.path, row_id))
+            yield Entry(row_id, row_kind, decoded(payload, row_id, str(self.path)))
 
     def latest(self, kind: str, limit: int) -> list[Entry]:
         """The newest `limit` events of a kind, newest first."""
         with self._lock, _Told(self.path, "cannot be read"):
             query = "SELECT id, kind, payload FROM events WHERE kind = ? ORDER BY id DESC LIMIT ?"
             rows = self._db.execute(query, (kind, limit)).fetchall()
-        return [Entry(row_id, row_kind, _decode(payload, self.path, row_id)) for row_id, row_kind, payload in rows]
+        return [Entry(row_id, row_kind, decoded(payload, row_id, str(self.path))) for row_id, row_kind, payload in rows]
 
     @property
     def last_id(self) -> int:
@@ -143,7 +158,7 @@ class Journal:
         last_id, chain = self._last_id, self._chain
         for kind, text in events:
             last_id += 1
-            chain = _link(chain, last_id, kind, text)
+            chain = link(chain, last_id, kind, text)
             self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (last_id, kind, text, chain))
         return last_id, chain
 
@@ -162,7 +177,7 @@ class Journal:
     def _check_pages(self) -> None:
         verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
         if verdict != "ok":
-            raise _damaged(self.path, str(verdict))
+            raise damaged(str(self.path), str(verdict))
 
     def _claim(self) -> int:
         self._db.execute("BEGIN IMMEDIATE")
@@ -211,7 +226,8 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     return db
 
 
-def _link(chain: str, row_id: int, kind: str, payload: str) -> str:
+def link(chain: str, row_id: int, kind: str, payload: str) -> str:
+    """The hash of a row, chained to that of the row before it."""
     return hashlib.sha256(f"{chain}|{row_id}|{kind}|{payload}".encode()).hexdigest()[:32]
 
 
@@ -225,19 +241,21 @@ def encoded(kind: str, payload: Mapping[str, Any]) -> tuple[str, str]:
         raise JournalError(f"an event is not plain JSON: {error}", where=kind) from error
 
 
-def _decode(payload: str, path: Path, row_id: int) -> Mapping[str, Any]:
+def decoded(payload: str, row_id: int, where: str = "journal") -> Mapping[str, Any]:
+    """What `encoded` wrote; raises JournalError when it is damaged."""
     try:
         value = json.loads(payload)
     except (TypeError, ValueError) as error:
-        raise _damaged(path, f"row {row_id} is not JSON") from error
+        raise damaged(where, f"row {row_id} is not JSON") from error
     if not isinstance(value, dict):
-        raise _damaged(path, f"row {row_id} is not a table")
+        raise damaged(where, f"row {row_id} is not a table")
     return value
 
 
-def _damaged(path: Path, what: str) -> JournalError:
+def damaged(where: str, what: str) -> JournalError:
+    """The error for a record that cannot be trusted."""
     return JournalError(
         f"the journal is damaged: {what}",
-        where=str(path),
+        where=where,
         todo="keep the file, restore a backup or start a new journal and reconcile with the exchange",
     )

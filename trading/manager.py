@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from trading.events import (
     from_rows,
 )
 from trading.gauges import Gauges
-from trading.journal import Journal
+from trading.journal import Journal, JournalStore
 from trading.kill_switch import RISK, UNREADABLE, Command, KillSwitch, Verb
 from trading.limits import RiskLimits
 from trading.market import MarketRisk
@@ -53,7 +54,8 @@ class RiskManager:
     """Decides, remembers, and tells; safe to call from several threads.
 
     Args:
-        journal_path: SQLite file; replayed at start. A damaged one leaves the manager up, refusing every entry.
+        journal: SQLite file, or what opens another kind of journal; replayed at start. A damaged one leaves the
+            manager up, refusing every entry.
         limits: the limits; a change since the last run is journalled.
         clock: the venue's clock; one that raises MtstError or OSError stops entries, not exits.
         meters: where figures go; None keeps none.
@@ -62,7 +64,7 @@ class RiskManager:
 
     def __init__(
         self,
-        journal_path: Path,
+        journal: Path | Callable[[], JournalStore],
         limits: RiskLimits,
         clock: Clock,
         meters: Meters | None = None,
@@ -71,7 +73,7 @@ class RiskManager:
         self._limits, self._clock, self._gauges, self._switch = limits, clock, Gauges(meters), switch
         self._lock = threading.RLock()
         try:
-            self._recorder = self._recover(journal_path)
+            self._recorder = self._recover(journal)
         except JournalError as error:
             # not raised: a restarted actor that fails here would never come back, and exits need no journal
             self._recorder = Recorder(None, Book(), str(error))
@@ -282,8 +284,8 @@ class RiskManager:
     def _book(self) -> Book:
         return self._recorder.book
 
-    def _recover(self, path: Path) -> Recorder:
-        journal = Journal(path)
+    def _recover(self, source: Path | Callable[[], JournalStore]) -> Recorder:
+        journal = Journal(source) if isinstance(source, Path) else source()
         recorder = Recorder(journal, replay(from_rows(journal.read())), wrote=self._gauges.journalled)
         before = journal.latest("limit_change", 1)
         limits = self._limits.to_dict()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from observability.errors import JournalError
 from trading.book import Book, apply
 from trading.events import Event, to_rows
-from trading.journal import Journal, encoded
+from trading.journal import JournalStore, encoded
 
 
 class Ticket:
@@ -39,7 +39,7 @@ class Recorder:
     """
 
     def __init__(
-        self, journal: Journal | None, book: Book, failure: str = "", wrote: Callable[[float], None] | None = None
+        self, journal: JournalStore | None, book: Book, failure: str = "", wrote: Callable[[float], None] | None = None
     ) -> None:
         self.journal, self.failure = journal, failure
         self._book = self._safe = book
@@ -52,7 +52,7 @@ class Recorder:
         """The book with everything that is known, on disk or on its way there."""
         return self._book
 
-    def need_journal(self) -> Journal:
+    def need_journal(self) -> JournalStore:
         """The journal; raises JournalError when there is none."""
         if self.journal is None:
             raise JournalError(

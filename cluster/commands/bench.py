@@ -71,6 +71,16 @@ def backfill_kill(
     _run("backfill_kill", json, moments=moments, seed=seed, replay=replay)
 
 
+def risk_walk(
+    *,
+    events: Annotated[int, typer.Option(min=1000, help="Events in all.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Seed of the first walk.")] = 1,
+    json: Json = None,
+) -> None:
+    """Random events against the risk manager, each approval held to every limit by a tally of its own."""
+    _run("risk_walk", json, events=events, seed=seed)
+
+
 def _run(name: str, json: Path | None, **options: Any) -> None:
     """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
     try:
