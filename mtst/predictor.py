@@ -14,7 +14,7 @@ from mtst.panel import make_panel
 from mtst.training import predict
 from observability.errors import ForecastError
 from pipelines.candles import iso
-from pipelines.frames import Enrichment, feature_frame
+from pipelines.frames import Enrichment, feature_frames
 
 
 class Predictor:
@@ -55,11 +55,7 @@ class Predictor:
         if not tables:
             return []
         spec = self.spec
-        more = enrichment or {}
-        extra = {pair: more.get(pair, Enrichment()) for pair in tables}
-        features = {
-            pair: feature_frame(table, spec, extra[pair].funding, extra[pair].onchain) for pair, table in tables.items()
-        }
+        features = feature_frames(tables, spec, enrichment)
         panel = make_panel(features, spec.columns, spec.horizons, spec.timeframe, spec.lookback)
         last = np.cumsum([table.height for table in tables.values()]) - 1
         usable = set(panel.rows(spec.lookback, labelled=False).tolist())

@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 
 from observability.errors import CandleError, RequestError
-from pipelines.candles import CANDLE_SCHEMA, TIMESTAMP, find_gaps, iso, validate_candles
+from pipelines.candles import CANDLE_SCHEMA, PAIR, TIMESTAMP, iso, pair_column, timeframe_ms, validate_candles
 from pipelines.spec import DatasetSpec
 
+Array = np.ndarray[Any, Any]
 COLUMNS = tuple(CANDLE_SCHEMA)
 MAX_BYTES = 8 * 2**20
 MAX_CANDLES = 10_000  # a pair; far more than any forecast reads
@@ -42,7 +43,11 @@ def parse_request(body: bytes, spec: DatasetSpec, history: int) -> dict[str, pl.
     candles = payload.get("candles")
     if not isinstance(candles, dict) or not candles:
         raise RequestError("candles must be an object with at least one pair")
-    return {pair: _table(pair, columns, spec, history) for pair, columns in candles.items()}
+    arrays = {pair: _columns(pair, columns, spec, history) for pair, columns in candles.items()}
+    tables = _tables(arrays, spec.timeframe)
+    for pair, columns in arrays.items():
+        _refuse_gap(pair, columns["timestamp"][-history:], spec.timeframe)
+    return tables
 
 
 def to_payload(frames: dict[str, pl.DataFrame], timeframe: str) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _table(pair: str, columns: Any, spec: DatasetSpec, history: int) -> pl.DataFrame:
+def _columns(pair: str, columns: Any, spec: DatasetSpec, history: int) -> dict[str, Array]:
     if pair not in spec.pairs:
         raise RequestError(f"pair {_show(pair)} is not served, only {', '.join(spec.pairs)}", where="candles")
     if not isinstance(columns, dict) or set(columns) != set(COLUMNS):
@@ -89,24 +94,40 @@ def _table(pair: str, columns: Any, spec: DatasetSpec, history: int) -> pl.DataF
         raise RequestError(
             f"{pair} has {length} candles, a forecast needs at least {history} (and at most {MAX_CANDLES})"
         )
-    table = pl.DataFrame(arrays).with_columns(pl.col("timestamp").cast(TIMESTAMP))
+    return arrays
+
+
+def _tables(arrays: dict[str, dict[str, Array]], timeframe: str) -> dict[str, pl.DataFrame]:
+    """One table of all pairs, checked at once, and each pair's part of it."""
+    heights = [len(columns["timestamp"]) for columns in arrays.values()]
+    joined = {name: np.concatenate([columns[name] for columns in arrays.values()]) for name in COLUMNS}
+    table = pl.DataFrame(joined).with_columns(pl.col("timestamp").cast(TIMESTAMP), pair_column(list(arrays), heights))
     try:
-        validate_candles(table, spec.timeframe, pair)
+        validate_candles(table, timeframe, "candles of")
     except CandleError as error:
         raise RequestError(
             error.what, where=error.where, todo="send closed candles as the exchange gives them"
         ) from error
-    gaps = find_gaps(table.tail(history), spec.timeframe)
-    if gaps:
-        raise RequestError(
-            f"{pair} has a gap of {gaps[0].missing} candle(s) at {iso(gaps[0].start_ms)}; a forecast reads {history}",
-            where="candles",
-            todo="ask again when the gap lies further back",
-        )
-    return table
+    starts = np.cumsum([0, *heights])
+    whole = table.drop(PAIR)
+    return {pair: whole.slice(int(start), size) for pair, start, size in zip(arrays, starts, heights, strict=False)}
 
 
-def _numbers(values: Any, where: str, *, whole: bool) -> np.ndarray[Any, Any]:
+def _refuse_gap(pair: str, times: Array, timeframe: str) -> None:
+    step = timeframe_ms(timeframe)
+    before = np.flatnonzero(np.diff(times) != step)
+    if not len(before):
+        return
+    last, after = (int(times[before[0] + i]) for i in (0, 1))
+    raise RequestError(
+        f"{pair} has a gap of {(after - last) // step - 1} candle(s) at {iso(last + step)};"
+        f" a forecast reads {len(times)}",
+        where="candles",
+        todo="ask again when the gap lies further back",
+    )
+
+
+def _numbers(values: Any, where: str, *, whole: bool) -> Array:
     if not isinstance(values, list):
         raise RequestError(f"{where} must be a list of numbers")
     kinds = set(map(type, values))

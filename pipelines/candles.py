@@ -8,9 +8,11 @@ negative. Gaps are allowed and reported, never filled: an invented price would t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 
 from observability.errors import CandleError
@@ -24,6 +26,7 @@ CANDLE_SCHEMA: dict[str, pl.DataType] = {
     "close": pl.Float64(),
     "volume": pl.Float64(),
 }
+PAIR = "pair"
 PRICES = ("open", "high", "low", "close")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 # The epoch was a Thursday, but weekly candles open on Mondays.
@@ -83,7 +86,7 @@ def validate_candles(df: pl.DataFrame, timeframe: str, where: str) -> pl.DataFra
     """Return `df` unchanged if it is a candle table; extra columns are allowed.
 
     Args:
-        df: the table.
+        df: the table; of several pairs, pair after pair, if it has a column `pair`.
         timeframe: its grid, for example "15m".
         where: what the table is, for the message.
 
@@ -93,6 +96,8 @@ def validate_candles(df: pl.DataFrame, timeframe: str, where: str) -> pl.DataFra
     check_schema(df, CANDLE_SCHEMA, where)
     grid = _off_grid(timeframe)
     step = pl.col("timestamp").dt.timestamp("ms").diff()
+    if PAIR in df.columns:
+        step = pl.when(pl.col(PAIR) == pl.col(PAIR).shift(1)).then(step)
     not_finite = ~pl.all_horizontal(pl.col(*PRICES, "volume").is_finite())
     rules = {
         "has an empty field": pl.any_horizontal(pl.col(*CANDLE_SCHEMA).is_null()),
@@ -111,12 +116,19 @@ def validate_candles(df: pl.DataFrame, timeframe: str, where: str) -> pl.DataFra
         hits = df.filter(rule.fill_null(False))
         if hits.height:
             first = hits["timestamp"].dt.timestamp("ms")[0]
+            where = f"{where} {hits[PAIR][0]}" if PAIR in df.columns else where
             raise CandleError(
                 f"{hits.height} candle(s) wrong: the first {text}",
                 where=f"{where}, {iso(first) if first is not None else 'no time'}",
                 todo="repair_candles drops such rows; then fetch the gap again",
             )
     raise CandleError("a candle breaks a rule", where=where)  # pragma: no cover - the loop finds what `bad` found
+
+
+def pair_column(pairs: Sequence[str], heights: Sequence[int]) -> pl.Series:
+    """The column `pair` of a table of several pairs, pair after pair, each of so many rows."""
+    numbers = np.repeat(np.arange(len(pairs), dtype=np.uint32), heights)
+    return pl.Series(PAIR, list(pairs), dtype=pl.Enum(list(pairs))).gather(pl.Series(numbers))
 
 
 def check_schema(df: pl.DataFrame, schema: dict[str, pl.DataType], where: str) -> None:

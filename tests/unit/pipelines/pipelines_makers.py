@@ -14,6 +14,8 @@ from pipelines.spec import DatasetSpec, FeatureRef
 STEP = 900_000
 START = 1_704_067_200_000  # Monday 2024-01-01 00:00 UTC
 
+PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+
 # Small windows, so that short tables reach every branch. Every registered feature must be here.
 EXAMPLES: dict[str, dict[str, int | str]] = {
     "log_return": {"n": 3},
@@ -27,6 +29,29 @@ EXAMPLES: dict[str, dict[str, int | str]] = {
     "atr_ratio": {"fast": 3, "slow": 8},
     "macd_norm": {"fast": 2, "slow": 4},
     "bollinger": {"n": 6},
+    "log_vol_yang_zhang": {"n": 6},
+    "close_position": {},
+    "channel_position": {"n": 5},
+    "signed_volume": {"n": 5},
+    "vwap_gap": {"n": 5},
+    "ta_rsi": {"n": 2},
+    "ta_macd": {"fast": 2, "slow": 3},
+    "ta_macd_signal": {"fast": 2, "slow": 3, "signal": 2},
+    "ta_natr": {"n": 2},
+    "ta_bbands": {"n": 6},
+    "ta_plus_di": {"n": 2},
+    "ta_minus_di": {"n": 2},
+    "ta_adx": {"n": 2},
+    "weekend": {},
+    "session": {"region": "asia"},
+    "market_return": {"n": 2},
+    "market_beta": {"n": 6},
+    "market_residual": {"n": 5},
+    "return_rank": {"n": 3},
+    "leader_return": {"leader": "ETH/USDT", "n": 2},
+    "lead_lag": {"leader": "ETH/USDT", "n": 6},
+    "funding_mean": {"n": 3},
+    "basis": {},
     "hour_sin": {},
     "hour_cos": {},
     "weekday_sin": {},
@@ -40,7 +65,7 @@ EXAMPLES: dict[str, dict[str, int | str]] = {
 
 def spec_of(*names: str, timeframe: str = "15m") -> DatasetSpec:
     refs = tuple(FeatureRef(name, EXAMPLES[name]) for name in names or sorted(EXAMPLES))
-    return DatasetSpec(("BTC/USDT",), timeframe, refs, (1, 4), 8)
+    return DatasetSpec(PAIRS, timeframe, refs, (1, 4), 8)
 
 
 @dataclass(frozen=True)
@@ -76,8 +101,13 @@ def enriched(walk: Walk) -> pl.DataFrame:
     rng = np.random.default_rng(walk.seed + 1)
     names = ("tx_count", "tx_count_7d_ago", "mvrv", "exchange_inflow", "exchange_outflow")
     extra = {name: np.exp(rng.normal(0, 1, walk.rows)) for name in names}
-    return candles(walk).with_columns(
-        funding_rate=pl.Series(rng.normal(1e-4, 1e-4, walk.rows)), **{k: pl.Series(v) for k, v in extra.items()}
+    others = {f"close:{pair}": np.exp(np.cumsum(rng.normal(0, 0.01, walk.rows))) for pair in PAIRS[1:]}
+    table = candles(walk)
+    return table.with_columns(
+        funding_rate=pl.Series(rng.normal(1e-4, 1e-4, walk.rows)),
+        mark_close=table["close"] * np.exp(rng.normal(0, 1e-3, walk.rows)),
+        **{k: pl.Series(v) for k, v in (extra | others).items()},
+        **{f"close:{PAIRS[0]}": pl.col("close")},
     )
 
 
@@ -98,7 +128,7 @@ def onchain(rows: list[tuple[int, int, float]]) -> pl.DataFrame:
 WALKS = st.builds(
     Walk,
     seed=st.integers(0, 2**31),
-    rows=st.integers(40, 140),
+    rows=st.integers(110, 200),
     price=st.sampled_from([1e-5, 0.3, 100.0, 60_000.0]),
     sigma=st.sampled_from([1e-4, 3e-3, 0.05]),
     flat=st.sampled_from([0.0, 0.3, 0.95]),

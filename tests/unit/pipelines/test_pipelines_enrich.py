@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from observability.errors import CandleError, SourceError
 from pipelines.adapters.onchain_files import METRICS, import_onchain, read_onchain
 from pipelines.enrich import enrich_funding, enrich_onchain
-from pipelines.frames import feature_frame
+from pipelines.frames import Enrichment, feature_frame
 from pipelines.spec import default_spec
 from pipelines.store import CandleStore, SeriesKey
 from tests.unit.pipelines.pipelines_makers import START, STEP, Walk, candles, onchain
@@ -211,7 +211,7 @@ def test_real_enrichment_fills_the_default_features(shared_data):
     folder = shared_data / "market" / "binanceusdm"
     walk, funding = (pl.read_parquet(folder / f"BTC_USDT-{kind}.parquet") for kind in ("15m", "funding"))
     spec = default_spec(["BTC/USDT"], "15m", funding=True)
-    frame = feature_frame(walk, spec, funding=funding)
+    frame = feature_frame(walk, spec, Enrichment(funding=funding))
     first = funding["timestamp"][0] + timedelta(minutes=1)
     known = frame.filter(pl.col("timestamp") >= first)
     assert known["funding"].null_count() == 0

@@ -188,7 +188,7 @@ def through_the_store(root: str, walk: pl.DataFrame, table: pl.DataFrame, rates:
     store.write(SeriesKey("file", "onchain", "BTC"), table)
     extra = read_enrichment(store, ONCHAIN_SPEC, "x", "BTC/USDT")
     read = store.read(SeriesKey("x", "ohlcv", "BTC/USDT", "15m"))
-    return feature_frame(read, ONCHAIN_SPEC, extra.funding, extra.onchain)
+    return feature_frame(read, ONCHAIN_SPEC, extra)
 
 
 @settings(max_examples=15, deadline=None)

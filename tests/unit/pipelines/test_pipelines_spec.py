@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from observability.errors import SpecError
-from pipelines import features as module
+from pipelines.features import registry as module
 from pipelines.spec import DatasetSpec, FeatureRef, default_spec
 
 SPEC = default_spec(["BTC/USDT", "ETH/USDT"], "15m")
