@@ -41,7 +41,8 @@ class StoredEnrichment:
         Raises:
             StoreError: the specification reads a series that is not stored.
         """
-        if not self._spec.sources:
+        # The market's closes are the request's own candles.
+        if not self._spec.sources - {"market"}:
             return Enrichment()
         if self._store is None:
             needs = ", ".join(sorted(self._spec.sources))

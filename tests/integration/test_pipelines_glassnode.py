@@ -25,7 +25,7 @@ from observability.progress import NullProgress
 from pipelines.adapters.glassnode import PATHS, GlassnodeWish, update_onchain
 from pipelines.adapters.glassnode_client import Glassnode, Point, UnknownMetricError
 from pipelines.enrich import enrich_onchain
-from pipelines.frames import feature_frame
+from pipelines.frames import Enrichment, feature_frame
 from pipelines.store import CandleStore, SeriesKey
 from tests.unit.pipelines.pipelines_makers import START, Walk, candles
 
@@ -346,7 +346,7 @@ def test_the_command_asks_with_a_key_file_and_the_card_tells_what_a_model_saw(se
     assert facts["onchain"]["status"] == "present"
     assert facts["onchain"]["series"] == ["glassnode onchain BTC"]
     assert facts["onchain"]["assumed"] > 0.9
-    frame = feature_frame(walk, spec, onchain=open_store(settings).read(SERIES))
+    frame = feature_frame(walk, spec, Enrichment(onchain=open_store(settings).read(SERIES)))
     assert frame["onchain_change_hash_rate"].null_count() == 0
 
 
