@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cluster import charts
 from cluster.facts import Evidence, Facts
+from cluster.pages import render_page
 from observability.files import write_whole
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render_report(facts: Facts, evidence: Evidence) -> str:
     """The page as a string; it loads nothing from anywhere."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    pictures: dict[str, Any] = {
+    pictures = {
         "coverage": charts.coverage(evidence.spans, evidence.gaps, evidence.trading_from_ms),
         "sweep": charts.sweep(evidence.curves, evidence.best_trial),
         "scores": charts.scores(evidence.losses, str(facts.model["name"])),
@@ -27,12 +22,7 @@ def render_report(facts: Facts, evidence: Evidence) -> str:
         "decisions": charts.decisions(facts.decisions["by_rule"]),
         "stages": charts.stages(facts.seconds),
     }
-    # The charts are our own SVG; every other value is escaped.
-    safe = {name: Markup(svg) for name, svg in pictures.items()}  # noqa: S704
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(facts=facts, evidence=evidence, charts=safe)
+    return render_page("report.html.j2", pictures, facts=facts, evidence=evidence)
 
 
 def write_report(path: Path, facts: Facts, evidence: Evidence) -> Path:
