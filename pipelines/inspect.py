@@ -125,7 +125,8 @@ def inspect_slow(df: pl.DataFrame) -> SlowReport:
     facts = (df.height, int(times[0]), int(times[-1]), usual / _HOUR_MS, holes)
     if "available_at" not in df.columns:
         return SlowReport(*facts)
-    delays = (df["available_at"] - df["timestamp"]).dt.total_milliseconds() / _HOUR_MS - usual / _HOUR_MS
+    delays = (df["available_at"] - df["timestamp"]).dt.total_milliseconds()
+    delays = (delays - usual) / _HOUR_MS
     span = (_number(delays.min()), _number(delays.median()), _number(delays.max()))
     assumed = _number(df[ASSUMED].fill_null(0.0).mean()) if ASSUMED in df.columns else 0.0
     metrics = metrics_of(df)
