@@ -227,17 +227,6 @@ def precision(config: TrainingConfig, model: nn.Module) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Torch's number of threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def device_of(config: TrainingConfig) -> torch.device:
     """Where to train."""
     if config.device == "auto":

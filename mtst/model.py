@@ -153,8 +153,11 @@ class MTST(nn.Module):
 
     def _raw(self, x: Tensor, present: Tensor | None) -> Tensor:
         """Head numbers [B, C or 1, H, W] of normalised windows [B, L, C]."""
-        c, (B, L, C) = self.config, x.shape
-        x = self.mix(x) if c.channel_mode == "mixed" else x.transpose(1, 2).reshape(B * C, L, 1)
+        c, channels = self.config, 1
+        if c.channel_mode == "mixed":
+            x = self.mix(x)
+        else:
+            channels, x = x.shape[2], x.transpose(1, 2).flatten(0, 1)[..., None]
         sequence = x
         for layer, fuse in zip(self.layers[:-1], self.fuse, strict=True):
             fused = fuse(layer(x))
@@ -165,10 +168,10 @@ class MTST(nn.Module):
             raw = raw + self.linear(sequence[..., 0])
         if self.peers is not None:
             raw = raw + self.peers(torch.cat(branches, -1), present)
-        raw = raw.reshape(B, -1, len(c.horizons) * c.head_width)
+        raw = raw.reshape(-1, channels, len(c.horizons) * c.head_width)
         if not isinstance(self.combine, nn.Identity):
-            raw = self.combine(raw.transpose(1, 2)).transpose(1, 2)
-        return raw.reshape(B, -1, len(c.horizons), c.head_width)
+            channels, raw = 1, self.combine(raw.transpose(1, 2)).transpose(1, 2)
+        return raw.reshape(-1, channels, len(c.horizons), c.head_width)
 
     def _ordered(self, raw: Tensor) -> Tensor:
         """Median plus outward cumulative positive gaps: quantiles ascend whatever the weights. [..., W] -> [..., Q]."""
@@ -177,7 +180,7 @@ class MTST(nn.Module):
         m = self.config.n_outputs // 2
         location, width, shape = raw[..., :1], raw[..., 1:2], raw[..., 2:]
         trust = self.trust[:, None]
-        gaps = (1 + trust * (softplus(width + SHAPE_GAIN * shape + ONE) - 1)) * self.base.diff(dim=-1)
+        gaps = (1 + trust * (softplus(width + SHAPE_GAIN * shape + ONE) - 1)) * (self.base[:, 1:] - self.base[:, :-1])
         middle = trust * LOCATION_GAIN * location + self.base[:, m : m + 1]
         below = middle - gaps[..., :m].flip(-1).cumsum(-1).flip(-1)
         above = middle + gaps[..., m:].cumsum(-1)
@@ -229,10 +232,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """BatchNorm per feature over batch and patches, as in the paper; on rows, where it is several times faster."""
-        B, N, d = x.shape
-        x = self.norm1((x + self.dropout(self.attend(x))).reshape(B * N, d))
+        tokens, d = x.shape[1:]
+        x = self.norm1((x + self.dropout(self.attend(x))).flatten(0, 1))
         x = self.norm2(x + self.dropout(self.feed(x)))
-        return x.reshape(B, N, d)
+        return x.reshape(-1, tokens, d)
 
 
 class RelativeAttention(nn.Module):
@@ -272,11 +275,11 @@ class Across(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention without a positional term, add, BatchNorm."""
-        rows, N, d = x.shape
+        N, d = x.shape[1:]
         x = x.reshape(-1, self.channels, N, d).transpose(1, 2).reshape(-1, self.channels, d)  # [B * N, C, d]
         x = x + self.dropout(self.out(attend(self.qkv(x).unflatten(-1, (3, self.heads, -1)))))
         x = self.norm(x.flatten(0, 1)).reshape(-1, N, self.channels, d)
-        return x.transpose(1, 2).reshape(rows, N, d)
+        return x.transpose(1, 2).reshape(-1, N, d)
 
 
 class Peers(nn.Module):

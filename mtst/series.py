@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss, smooth_l1_loss
 
-from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision, threads
+from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Array
+from mtst.threads import threads
 from mtst.training import fingerprint
 from observability.errors import TrainingError
 

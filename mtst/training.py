@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from mtst.checkpoint import TrainingState
 from mtst.inference import Windows, chunks, predict
 from mtst.linear import fit_ridge
-from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision, threads
+from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Array, Panel, Scaler, Split
+from mtst.threads import threads
 from observability.errors import TrainingError
 
 __all__ = ["OnEpoch", "PanelTask", "TrainResult", "TrainingConfig", "pinball", "predict", "train"]

@@ -81,6 +81,23 @@ def risk_walk(
     _run("risk_walk", json, events=events, seed=seed)
 
 
+@app.command()
+def ett(
+    *,
+    csv: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A series of the ETT family.")],
+    horizons: Annotated[str, typer.Option(help="Rows to forecast, as 96,192,336,720.")] = "96,192,336,720",
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, for the spread.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+    epochs: Annotated[int, typer.Option(min=0, help="Fewer than the recipe's (0): a look, not a result.")] = 0,
+    json: Json = None,
+) -> None:
+    """How accurate the network is on the field's own table, beside ridge regression and published work."""
+    lengths = [int(part) for part in horizons.split(",") if part.strip().isdigit()]
+    if not lengths or any(length < 1 for length in lengths):
+        raise SettingsError("no horizons", where=f"--horizons {horizons}", todo="write them as 96,192")
+    _run("ett", json, csv=csv, horizons=lengths, seeds=seeds, threads=threads, epochs=epochs)
+
+
 def _run(name: str, json: Path | None, **options: Any) -> None:
     """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
     try:
