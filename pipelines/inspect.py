@@ -125,14 +125,13 @@ def inspect_slow(df: pl.DataFrame) -> SlowReport:
     facts = (df.height, int(times[0]), int(times[-1]), usual / _HOUR_MS, holes)
     if "available_at" not in df.columns:
         return SlowReport(*facts)
-    delays = (df["available_at"] - df["timestamp"]).dt.total_milliseconds()
-    delays = (delays - usual) / _HOUR_MS
-    span = (_number(delays.min()), _number(delays.median()), _number(delays.max()))
+    delays = (df["available_at"] - df["timestamp"]).dt.total_milliseconds() - int(usual)
+    least, median, most = (_number(each) / _HOUR_MS for each in (delays.min(), delays.median(), delays.max()))
     assumed = _number(df[ASSUMED].fill_null(0.0).mean()) if ASSUMED in df.columns else 0.0
     metrics = metrics_of(df)
     told = [df.filter(pl.col(name).is_not_null())["timestamp"] for name in metrics]
     revisions = sum(days.len() - days.n_unique() for days in told)
-    return SlowReport(*facts, span, assumed, revisions, tuple(metrics))
+    return SlowReport(*facts, (least, median, most), assumed, revisions, tuple(metrics))
 
 
 def _longest(flags: pl.Series, times: pl.Series) -> Run:
