@@ -1,7 +1,7 @@
 """Pieces of a backfill fetched side by side: threads hide the exchange's latency, and one budget holds them back.
 
-Threads, not processes: parsing takes a twentieth of the time that any exchange's limit grants a page, and limits count
-by address, so more machines behind one address would only wait for each other.
+Threads, not processes: a page of a thousand candles costs about 15 ms of Python, and the fastest of the large exchanges
+grants one every 20 ms. Limits count by address, so more workers behind one address would only wait for each other.
 """
 
 from __future__ import annotations

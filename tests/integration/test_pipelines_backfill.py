@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,11 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import ccxt
 import pytest
 
 from observability.errors import SourceError
 from observability.progress import NullProgress
-from pipelines.adapters.exchange import assert_only, backfill, binance_urls, open_exchange
+from pipelines.adapters.exchange import ExchangeSource, assert_only, backfill, binance_urls, open_exchange
+from pipelines.backfill_summary import explain
+from pipelines.rate_limit import RateLimit
 from pipelines.store import CandleStore, SeriesKey
 
 STEP = 900_000
@@ -42,7 +47,10 @@ class Binance:
     absent: frozenset[int] = frozenset()
     failures: int = 0
     price_offset: int = 0
+    time_offset: int = 0
+    time_unit: int = 1
     now: int = NOW
+    start: int = START
     hits: Counter[str] = field(default_factory=Counter)
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
@@ -66,7 +74,7 @@ class Binance:
         if path in answers:
             return 200, answers[path]
         if path in ("/api/v3/klines", "/fapi/v1/markPriceKlines"):
-            first = max(0, -(-(start - START) // STEP))
+            first = max(0, -(-(start - self.start) // STEP))
             rows = [i for i in range(first, ROWS + 1) if i not in self.absent][:limit]
             return 200, [self.kline(i) for i in rows]
         if path == "/fapi/v1/fundingRate":
@@ -79,7 +87,8 @@ class Binance:
     def kline(self, i: int) -> list[Any]:
         price = 100 + i % 7 + self.price_offset
         fields = [str(price), str(price + 2), str(price - 1), str(price + 1), str(10 + i)]
-        return [START + i * STEP, *fields, START + (i + 1) * STEP - 1, "0", 1, "0", "0", "0"]
+        opens = (self.start + i * STEP + self.time_offset) // self.time_unit
+        return [opens, *fields, self.start + (i + 1) * STEP - 1, "0", 1, "0", "0", "0"]
 
 
 @pytest.fixture
@@ -194,6 +203,98 @@ def test_unknown_pairs_and_empty_spans_are_refused(exchange, tmp_path):
         fill(url, CandleStore(str(tmp_path)), pairs=("NOPE/USDT",))
     with pytest.raises(SourceError, match="nothing to fetch"):
         fill(url, CandleStore(str(tmp_path)), since=NOW + 1)
+
+
+def test_times_of_another_zone_are_one_clear_error_and_nothing_is_stored(exchange, tmp_path):
+    binance, url = exchange
+    binance.time_offset = 7 * 60_000
+    with pytest.raises(
+        SourceError, match=r"all 1000 candles from 2024-01-01T00:07:00Z on are wrong: 1000 off grid"
+    ) as at:
+        fill(url, CandleStore(str(tmp_path)))
+    assert "sandbox ohlcv BTC/USDT 15m" in str(at.value)
+    assert not CandleStore(str(tmp_path)).exists(KEY)
+
+
+def test_times_in_seconds_store_nothing_in_the_year_1970(exchange, tmp_path):
+    binance, url = exchange
+    binance.time_unit = 1000
+    store = CandleStore(str(tmp_path))
+    # ccxt itself drops rows before the time that was asked for.
+    assert "sandbox has no rows then of BTC/USDT 15m." in explain(fill(url, store))
+    assert not store.exists(KEY)
+
+
+def test_a_pair_without_a_single_candle_is_said_and_stored_as_nothing(exchange, tmp_path):
+    binance, url = exchange
+    binance.absent = frozenset(range(ROWS + 1))
+    store = CandleStore(str(tmp_path))
+    summary = fill(url, store)
+    assert "sandbox has no rows then of BTC/USDT 15m." in explain(summary)
+    assert summary.rows == 0
+    assert not store.exists(KEY)
+
+
+def real_exchange(url: str) -> ExchangeSource:
+    """Not called sandbox: an exchange whose clock can be compared with the machine's."""
+    urls = binance_urls(url)
+    return ExchangeSource("binance", lambda: ccxt.binance({"urls": {"api": urls}}), RateLimit(0.0))
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "words"), [(3_600_000, "behind the exchange's"), (-3_600_000, "ahead of the exch")]
+)
+def test_where_the_clocks_differ_only_what_both_call_closed_is_stored(exchange, tmp_path, ahead_ms, words):
+    binance, url = exchange
+    here = int(time.time() * 1000)
+    binance.now = here + ahead_ms
+    binance.start = here // STEP * STEP - (ROWS - 8) * STEP  # eight candles of it lie in this machine's future
+    store, source = CandleStore(str(tmp_path)), real_exchange(url)
+    span = {"since_ms": here - 20 * 86_400_000, "until_ms": here + 86_400_000}
+    summary = backfill(source, store, ["BTC/USDT"], "15m", progress=NullProgress(), kinds=("ohlcv",), **span)
+    assert summary.clock_skew_ms == pytest.approx(ahead_ms, abs=5_000)
+    newest = store.manifest(SeriesKey("binance", "ohlcv", "BTC/USDT", "15m")).end_ms
+    assert newest + STEP <= min(here + 5_000, here + ahead_ms + 5_000)
+    assert newest + 2 * STEP > min(here, here + ahead_ms)
+    assert re.search(rf"clock is 3[56]\d\d\.\d s {words}", " ".join(explain(summary)))
+
+
+def test_an_exchange_that_tells_no_time_is_dated_by_its_answers(exchange):
+    _, url = exchange
+    source = real_exchange(url)
+    source.client.has["fetchTime"] = False
+    assert source.now_ms() == pytest.approx(time.time() * 1000, abs=5_000)
+
+
+def test_each_request_takes_its_weight_from_the_budget(exchange, tmp_path):
+    _, url = exchange
+    costs: list[float] = []
+
+    class Counted(RateLimit):
+        def take(self, cost: float = 1.0) -> None:
+            costs.append(cost)
+            super().take(cost)
+
+    urls = binance_urls(url)
+    source = ExchangeSource("binance", lambda: ccxt.binance({"urls": {"api": urls}}), Counted(0.0))
+    source.page("ohlcv", "BTC/USDT", "15m", START)
+    assert costs[-1] == pytest.approx(0.4), "ccxt's weight of a page of spot candles"
+    assert source.requests == len(costs)
+
+
+def test_several_timeframes_come_in_one_run(exchange, tmp_path):
+    _, url = exchange
+    store, source = CandleStore(str(tmp_path)), open_exchange("sandbox", url)
+    span = {"since_ms": START, "until_ms": NOW}
+    with pytest.raises(SourceError, match="no candles of 7m"):
+        backfill(source, store, ["BTC/USDT"], ("15m", "7m"), progress=NullProgress(), kinds=("ohlcv",), **span)
+    both = backfill(
+        source, store, ["BTC/USDT", "ETH/USDT"], ("15m",), progress=NullProgress(), kinds=("ohlcv",), **span
+    )
+    assert [(item.pair, item.timeframe, item.rows) for item in both.series] == [
+        ("BTC/USDT", "15m", ROWS),
+        ("ETH/USDT", "15m", ROWS),
+    ]
 
 
 def test_mark_prices_are_stored_without_volume(exchange, tmp_path):
