@@ -18,8 +18,9 @@ _LONG_RUN = 12  # candles without a trade, or without a move, in one run
 class StoredSeries:
     """One stored series; `report` for candles and mark prices, `slow` for the others; times in ms.
 
-    `behind_hours`: how far its end lies behind the newest one of its exchange, kind and timeframe. `delays`: hours from
-    a period's end to its publication, measured and assumed ones, for the picture.
+    `confirmed`: missing candles that the exchange does not have either, asked twice; `listed_ms` and `delisted_ms`: its
+    first and last row ever, where the exchange told. `behind_hours`: how far its end lies behind the newest one of its
+    exchange, kind and timeframe. `delays`: hours from a period's end to its publication, measured and assumed ones.
     """
 
     exchange: str
@@ -32,6 +33,9 @@ class StoredSeries:
     content_hash: str
     report: SeriesReport | None
     slow: SlowReport | None = None
+    confirmed: int = 0
+    listed_ms: int | None = None
+    delisted_ms: int | None = None
     behind_hours: float = 0.0
     delays: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
@@ -57,6 +61,7 @@ class FeaturesReport:
     rows: int
     start_ms: int
     end_ms: int
+    warmup: int
     periods: tuple[str, ...]
     features: tuple[FeatureReport, ...]
 
@@ -84,7 +89,8 @@ def _holes(item: StoredSeries) -> Iterator[str]:
         found, longest = item.report, max(item.report.gaps, key=lambda gap: gap.missing)
         yield (
             f"{len(found.gaps)} gap(s), {found.missing} candles missing ({1 - found.coverage:.2%}); the longest of"
-            f" {longest.missing} from {iso(longest.start_ms)}."
+            f" {longest.missing} from {iso(longest.start_ms)}"
+            f"{f'; the exchange has {item.confirmed} of them no more than we' if item.confirmed else ''}."
         )
     if item.slow is not None and item.slow.holes:
         yield f"{item.slow.holes} hole(s) between rows that usually come every {item.slow.step_hours:g} h."
@@ -98,12 +104,15 @@ def _silence(item: StoredSeries) -> Iterator[str]:
 
 
 def _late(series: Sequence[StoredSeries]) -> Iterator[str]:
+    for item in series:
+        if item.delisted_ms is not None:
+            yield f"{item.name}: delisted; its last row is of {iso(item.delisted_ms)}."
     groups: dict[tuple[str, ...], list[StoredSeries]] = {}
     for item in series:
         step_ms = (
             timeframe_ms(item.timeframe) if item.timeframe else (item.slow.step_hours if item.slow else 0) * HOUR_MS
         )
-        if item.behind_hours * HOUR_MS > _LATE_STEPS * step_ms:
+        if item.delisted_ms is None and item.behind_hours * HOUR_MS > _LATE_STEPS * step_ms:
             groups.setdefault(item.alike, []).append(item)
     for alike, late in groups.items():
         hours = max(item.behind_hours for item in late)

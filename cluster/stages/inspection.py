@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -82,7 +81,9 @@ def _series(store: CandleStore, key: SeriesKey) -> StoredSeries:
     slow = None if key.timeframe else inspect_slow(table)
     where, span = (key.exchange, key.kind, key.pair, key.timeframe), (kept.rows, kept.start_ms, kept.end_ms)
     delays = _delays(table, slow) if slow is not None else ()
-    return StoredSeries(*where, *span, kept.content_hash, report, slow, delays=delays)
+    confirmed = sum(gap.missing for gap in kept.gaps) - sum(gap.missing for gap in kept.open_gaps)
+    told = (confirmed, kept.known.listed_ms, kept.known.delisted_ms)
+    return StoredSeries(*where, *span, kept.content_hash, report, slow, *told, delays=delays)
 
 
 def _delays(table: pl.DataFrame, slow: SlowReport) -> tuple[tuple[float, ...], ...]:
@@ -105,33 +106,41 @@ def _features(settings: Settings, progress: Progress) -> FeaturesReport | None:
         read_spec(folder.root)
     except StoreError:
         return None
-    pieces, missing, rows, seen = [], dict.fromkeys(spec.columns, 0), 0, 0
-    files = list(_feature_files(folder, spec))
-    if not files:
+    files = {pair: _feature_files(folder, pair) for pair in spec.pairs}
+    total = sum(len(names) for names in files.values())
+    if not total:
         return None
-    with progress.task("features", total=len(files)) as task:
-        for name in files:
-            table = pl.read_parquet(io.BytesIO(folder.read(name)), columns=["timestamp", *spec.columns])
-            rows += table.height
-            warm = table.slice(next((i for i, full in enumerate(_full(table, spec)) if full), table.height))
-            seen += warm.height
-            for column in spec.columns:
-                missing[column] += warm[column].null_count()
-            pieces.append(warm.gather_every(max(1, warm.height * len(files) // SAMPLE_ROWS)))
-            task.advance(1, name)
+    pieces, missing, rows, seen = [], dict.fromkeys(spec.columns, 0), 0, 0
+    with progress.task("features", total=total) as task:
+        for pair, names in files.items():
+            for number, name in enumerate(names):
+                table = _read(folder, name, spec)
+                rows += table.height
+                # Only a pair's first rows lack the history before them.
+                warm = table.slice(spec.warmup) if number == 0 else table
+                seen += warm.height
+                for column in spec.columns:
+                    missing[column] += warm[column].null_count()
+                pieces.append(warm.gather_every(max(1, warm.height * total // SAMPLE_ROWS)))
+                task.advance(1, f"{pair} {name}")
     whole = pl.concat(pieces)
     shares = {name: count / max(1, seen) for name, count in missing.items()}
     periods, reports = inspect_features(whole, spec.columns, shares)
     times = whole["timestamp"].dt.timestamp("ms").to_list() or [0]
-    span = (min(times), max(times))
-    return FeaturesReport(spec.hash, spec.pairs, spec.timeframe, rows, *span, periods, reports)
+    return FeaturesReport(
+        spec.hash, spec.pairs, spec.timeframe, rows, min(times), max(times), spec.warmup, periods, reports
+    )
 
 
-def _full(table: pl.DataFrame, spec: DatasetSpec) -> pl.Series:
-    """Rows from which on the price features have their warm-up; slower series may be missing for other reasons."""
-    return table.select(full=pl.any_horizontal(pl.col(spec.columns).is_not_null()))["full"]
+def _read(folder: Blobs, name: str, spec: DatasetSpec) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(folder.read(name)), columns=["timestamp", *spec.columns])
+    except pl.exceptions.PolarsError as error:
+        where = folder.path(name)
+        raise StoreError("a feature file is damaged", where=where, todo="delete it, then data features") from error
 
 
-def _feature_files(folder: Blobs, spec: DatasetSpec) -> Iterator[str]:
-    names = "|".join(re.escape(pair_folder(pair)) for pair in spec.pairs)
-    yield from (name for name in folder.names(".parquet") if re.fullmatch(rf"({names})([/-].*)?\.parquet", name))
+def _feature_files(folder: Blobs, pair: str) -> list[str]:
+    """A pair's files, the oldest first, however its time is cut into pieces."""
+    mine = re.compile(rf"{re.escape(pair_folder(pair))}(/.*)?\.parquet")
+    return [name for name in folder.names(".parquet") if mine.fullmatch(name)]
