@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,6 +36,9 @@ def backfill(
     mark: Mark = False,
     reread: Annotated[int, typer.Option(min=1, help="Newest stored candles to ask for again.")] = 100,
     verify: Annotated[bool, typer.Option("--verify", help="Read every stored file first; mend damage.")] = False,
+    on_nodes: Annotated[
+        bool, typer.Option("--on-nodes", help="Ask from every node of the Ray cluster: limits count by address.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fetch closed candles, and funding where there is any; a later run goes on where this one stopped."""
@@ -44,9 +47,8 @@ def backfill(
 
     settings, frames = _asked(context, exchange, pair, timeframe, days)
     with ConsoleProgress() as progress:
-        summary = stage.backfill(
-            settings, progress, base_url=url, kinds=_kinds(mark), timeframes=frames, reread=reread, verify=verify
-        )
+        how: dict[str, Any] = {"reread": reread, "verify": verify, "on_nodes": on_nodes}
+        summary = stage.backfill(settings, progress, base_url=url, kinds=_kinds(mark), timeframes=frames, **how)
     if json:
         typer.echo(to_json(summary))
         return

@@ -40,6 +40,7 @@ def backfill(
     timeframes: Sequence[str] = (),
     reread: int = exchanges.REREAD,
     verify: bool = False,
+    on_nodes: bool = False,
     meters: Meters | None = None,
 ) -> BackfillSummary:
     """Fetch the pairs' candles (and funding, where the exchange has it) up to the exchange's own present.
@@ -55,6 +56,7 @@ def backfill(
         timeframes: of the candles; default the market's one.
         reread: newest stored rows that are asked for again, because exchanges mend them.
         verify: read every stored file first, and set damaged ones aside.
+        on_nodes: ask from every node of the Ray cluster, each within its own address's limit.
         meters: where rows and the data's age are counted.
 
     Raises:
@@ -64,7 +66,8 @@ def backfill(
     with exchange_address(settings, progress, base_url) as url:
         source = exchanges.open_exchange(settings.market.exchange, url)
         more: dict[str, Any] = {"kinds": kinds, "timeframes": timeframes, "reread": reread, "verify": verify}
-        return fill(settings, progress, source, meters=meters, **more, **span)
+        with _fetchers(settings, url) if on_nodes else nullcontext() as fetchers:
+            return fill(settings, progress, source, meters=meters, fetchers=fetchers, **more, **span)
 
 
 def fill(
@@ -146,6 +149,16 @@ def _count_backfill(meters: Meters, summary: BackfillSummary) -> None:
         if item.kind == "ohlcv" and item.rows and item.timeframe == summary.timeframe:
             step = timeframe_ms(item.timeframe)
             meters.set("mtst_data_age_seconds", (summary.until_ms - item.end_ms - step) / 1000, pair=item.pair)
+
+
+@contextmanager
+def _fetchers(settings: Settings, url: str | None) -> Iterator[exchanges.NodeFetchers]:
+    with ray_session(settings):
+        fetchers = exchanges.NodeFetchers(settings.market.exchange, url)
+        try:
+            yield fetchers
+        finally:
+            fetchers.close()
 
 
 @contextmanager

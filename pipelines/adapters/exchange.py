@@ -7,14 +7,16 @@ are written as they come, so a killed backfill has lost nothing but what was on 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from observability.errors import MtstError, SourceError
 from observability.progress import Progress, ProgressTask
 from pipelines import backfill as plan
 from pipelines.adapters.ccxt_source import SANDBOX, ExchangeSource, assert_only, binance_urls, open_exchange
 from pipelines.adapters.fetching import fetch_all
+from pipelines.adapters.node_fetching import NodeFetchers
 from pipelines.adapters.wanted import Asked, nothing, told, wanted_series
 from pipelines.backfill import Fetched, Job, Want
 from pipelines.backfill_summary import BackfillSummary, SeriesBackfill
@@ -27,6 +29,7 @@ __all__ = [
     "SANDBOX",
     "BackfillSummary",
     "ExchangeSource",
+    "NodeFetchers",
     "SeriesBackfill",
     "assert_only",
     "backfill",
@@ -65,12 +68,13 @@ def backfill(
     kinds: Sequence[str] = ("ohlcv", "funding"),
     reread: int = REREAD,
     verify: bool = False,
+    fetchers: NodeFetchers | None = None,
 ) -> BackfillSummary:
     """Fetch what the store lacks of [since, until), only closed candles, and merge it in.
 
     Resumes where an earlier run stopped. Funding and mark prices are those of the pair's linear perpetual; a source
     without it leaves a note and is no error. `reread` newest rows are asked for again; `verify` reads every stored file
-    of the series and sets damaged ones aside first.
+    of the series and sets damaged ones aside first. `fetchers` do the asking on other nodes; default: threads here.
 
     Raises:
         UnreachableError: the exchange does not answer; what came before is stored.
@@ -91,7 +95,7 @@ def backfill(
         want.key: _Tally(want, _manifest(store, want, latest_ms), markets[want.symbol].get("active") is not False)
         for want in wanted
     }
-    run = _Run(source, store, tallies)
+    run = _Run(store, tallies, fetchers or partial(fetch_all, source))
     with progress.task(f"backfill from {source.name}", total=run.expected(reread)) as task:
         run.rounds(task, reread)
     done = [_summed(store, tally) for tally in tallies.values()]
@@ -101,7 +105,7 @@ def backfill(
         frames[0],
         since_ms,
         until_ms,
-        source.requests - asked_before,
+        source.requests - asked_before + (fetchers.requests if fetchers else 0),
         (*done, *notes),
         frames,
         time.monotonic() - started,
@@ -113,8 +117,13 @@ def backfill(
 class _Run:
     """The three rounds of one backfill."""
 
-    def __init__(self, source: ExchangeSource, store: CandleStore, tallies: dict[SeriesKey, _Tally]) -> None:
-        self._source, self._store, self._tallies = source, store, tallies
+    def __init__(
+        self,
+        store: CandleStore,
+        tallies: dict[SeriesKey, _Tally],
+        fetch: Callable[[Sequence[Job]], Iterator[Fetched]],
+    ) -> None:
+        self._fetch, self._store, self._tallies = fetch, store, tallies
         self._started, self._rows, self._stored = time.monotonic(), 0, 0
 
     def expected(self, reread: int) -> int:
@@ -142,7 +151,7 @@ class _Run:
         """Ask for the jobs of all series, store what comes; the number of rows that were not stored before."""
         before = self._stored
         jobs = [job for tally in self._tallies.values() if tally.error is None for job in jobs_of(tally)]
-        for fetched in fetch_all(self._source, jobs):
+        for fetched in self._fetch(jobs):
             tally = self._tallies[fetched.job.want.key]
             tally.reached_ms = max(tally.reached_ms, fetched.reached_ms)
             try:
