@@ -13,7 +13,7 @@ import document
 import pytest
 
 RUNNABLE = re.compile(r"<!-- (?:runnable|ci: test) -->\n```sh\n(.*?)```", re.DOTALL)
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/operations.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/operations.md", "docs/data.md")
 
 
 def lines_to_run(repo_root: Path) -> list[tuple[str, str]]:

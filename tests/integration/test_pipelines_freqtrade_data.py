@@ -143,3 +143,8 @@ def test_freqtrade_lists_and_backtests_what_was_exported(exchange, tmp_path):
         assert overlap.height == same.height
         for name in candles.columns[1:]:
             assert overlap[name].equals(overlap[f"{name}_seen"].alias(name)), name
+
+    wish = ("--hyperopt-loss", "SharpeHyperOptLoss", "--epochs", "2", "--spaces", "roi", "--job-workers", "2")
+    freqtrade(tmp_path, running.url, "spot", "hyperopt", *wish, "--timerange", span)
+    (results,) = (tmp_path / "user" / "hyperopt_results").glob("*.fthypt")
+    assert len(results.read_text().splitlines()) == 2
