@@ -25,6 +25,7 @@ SANDBOX = "sandbox"
 _TIMEOUT_S = 20.0
 _ATTEMPTS = 6
 _LONGEST_WAIT_S = 30.0
+_LEAST_PAGE = 100
 _LONGEST_BLOCK_S = 300.0
 _EARLIEST_MS, _LATEST_MS = 946_684_800_000, 4_102_444_800_000  # 2000 to 2100: seconds or microseconds lie outside
 _log = get_logger(__name__)
@@ -85,6 +86,11 @@ class ExchangeSource:
                 self._call(self.client.load_markets)
                 self._first = self.client
         return dict(self._first.markets)
+
+    def reach(self, kind: str, symbol: str) -> int:
+        """Rows of time that one page covers for sure: behind an empty page, so far may be gone on."""
+        limits = self.client.feature_value(symbol, "fetchOHLCV") or {} if kind != "funding" else {}
+        return min(PAGE, int(limits.get(kind) or limits.get("limit") or _LEAST_PAGE))
 
     def page(self, kind: str, symbol: str, timeframe: str, since_ms: int) -> list[list[float]]:
         """One page of rows from `since_ms` on: candles of six fields (mark prices with volume 0), or (time, rate).

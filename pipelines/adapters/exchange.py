@@ -96,7 +96,8 @@ def backfill(
         for want in wanted
     }
     run = _Run(store, tallies, fetchers or partial(fetch_all, source))
-    with progress.task(f"backfill from {source.name}", total=run.expected(reread)) as task:
+    run.expect(reread)
+    with progress.task(f"backfill from {source.name}", total=run.total) as task:
         run.rounds(task, reread)
     done = [_summed(store, tally) for tally in tallies.values()]
     _raise_failures(source, tallies.values())
@@ -124,16 +125,14 @@ class _Run:
         fetch: Callable[[Sequence[Job]], Iterator[Fetched]],
     ) -> None:
         self._fetch, self._store, self._tallies = fetch, store, tallies
-        self._started, self._rows, self._stored = time.monotonic(), 0, 0
+        self._started, self._rows, self._stored, self.total = time.monotonic(), 0, 0, 0
 
-    def expected(self, reread: int) -> int:
-        """Rows that the first two rounds may bring."""
-        total = 0
+    def expect(self, reread: int) -> None:
+        """Count the rows that the first two rounds may bring."""
         for tally in self._tallies.values():
             first = plan.first_round(tally.want, tally.before, reread)
             reached = min(first.end_ms, first.start_ms + first.rows * tally.want.step_ms)
-            total += first.rows + sum(job.rows for job in plan.second_round(tally.want, tally.before, reached))
-        return total
+            self.total += first.rows + sum(job.rows for job in plan.second_round(tally.want, tally.before, reached))
 
     def rounds(self, task: ProgressTask, reread: int) -> None:
         """Ask, store, ask again."""
@@ -194,8 +193,9 @@ class _Run:
         return self._store.manifest(key) if self._store.exists(key) else Manifest(key.timeframe)
 
     def _note(self, job: Job) -> str:
-        seconds = max(1e-3, time.monotonic() - self._started)
-        return f"{job.want.key.pair} {job.want.key.timeframe or job.want.key.kind}, {self._rows / seconds:,.0f} rows/s"
+        rate = self._rows / max(1e-3, time.monotonic() - self._started)
+        key, left = job.want.key, max(0, self.total - self._rows) / max(1.0, rate)
+        return f"{key.pair} {key.timeframe or key.kind}, {rate:,.0f} rows/s, about {left:.0f} s left"
 
 
 def _clock(source: ExchangeSource) -> tuple[int, int | None]:

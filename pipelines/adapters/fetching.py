@@ -16,7 +16,7 @@ import polars as pl
 from observability.errors import MtstError, SourceError, UnreachableError
 from observability.logging import get_logger
 from pipelines.adapters.ccxt_source import ExchangeSource
-from pipelines.backfill import PAGE, Fetched, Job
+from pipelines.backfill import Fetched, Job
 from pipelines.candles import CANDLE_SCHEMA, Repairs, iso, repair_candles
 from pipelines.enrich import FUNDING_SCHEMA
 
@@ -71,7 +71,8 @@ def fetch(source: ExchangeSource, job: Job) -> Fetched:
             rows += [row for row in page if cursor <= row[0] < job.end_ms]
             last = max((int(row[0]) for row in page), default=-1)
             # Some exchanges answer a window without trades with nothing: go on behind it.
-            cursor = last + want.next_ms if last >= cursor else cursor + PAGE * want.step_ms
+            beyond = cursor + source.reach(want.key.kind, want.symbol) * want.step_ms
+            cursor = last + want.next_ms if last >= cursor else beyond
             pages += 1
         table, repairs = _table(rows, job)
     except MtstError as error:

@@ -282,6 +282,27 @@ def test_each_request_takes_its_weight_from_the_budget(exchange, tmp_path):
     assert source.requests == len(costs)
 
 
+@pytest.mark.parametrize(
+    ("name", "symbol", "kind", "rows"),
+    [
+        ("binance", "BTC/USDT", "ohlcv", 1000),
+        ("okx", "BTC/USDT:USDT", "mark", 100),
+        ("coinbase", "BTC/USD", "ohlcv", 300),
+        ("okx", "BTC/USDT:USDT", "funding", 100),
+    ],
+)
+def test_behind_an_empty_page_no_more_is_skipped_than_the_exchange_looked_at(name, symbol, kind, rows):
+    source = open_exchange(name)
+    base, quote = symbol.split(":")[0].split("/")
+    swap = (
+        {"type": "swap", "subType": "linear", "swap": True, "spot": False}
+        if ":" in symbol
+        else {"type": "spot", "spot": True}
+    )
+    source.client.set_markets([{"id": "x", "symbol": symbol, "base": base, "quote": quote, **swap}])
+    assert source.reach(kind, symbol) == rows
+
+
 def test_several_timeframes_come_in_one_run(exchange, tmp_path):
     _, url = exchange
     store, source = CandleStore(str(tmp_path)), open_exchange("sandbox", url)
