@@ -92,7 +92,8 @@ def enrich_onchain(candles: pl.DataFrame, onchain: pl.DataFrame, *, timeframe: s
     clash = sorted(set(metrics) & set(candles.columns))
     if clash:
         raise CandleError(f"metrics {clash} are named like candle columns", where="on-chain", todo="rename them")
-    joined = _join(candles, _knowledge(onchain, metrics), timeframe, ONCHAIN_MAX_AGE, keep_close=True)
+    within_reach = _within_reach(onchain.drop_nulls(list(ONCHAIN_SCHEMA)), candles["timestamp"])
+    joined = _join(candles, _knowledge(within_reach, metrics), timeframe, ONCHAIN_MAX_AGE, keep_close=True)
     alive = {name: pl.col("_close") - pl.col(f"_at_{name}") <= ONCHAIN_MAX_AGE for name in metrics}
     columns = [(column, fresh) for name, fresh in alive.items() for column in (name, _week_ago(name))]
     return joined.with_columns(pl.when(fresh).then(pl.col(column)).alias(column) for column, fresh in columns).drop(
@@ -111,9 +112,17 @@ def merge_onchain(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by(*ONCHAIN_SCHEMA).agg(pl.all().drop_nulls().last()).sort(*ONCHAIN_SCHEMA)
 
 
+def _within_reach(onchain: pl.DataFrame, opens: pl.Series) -> pl.DataFrame:
+    """Days that may still count at these candles and the week before them; a live update needs few of many years."""
+    first = opens.min()
+    alive = onchain if first is None else onchain.filter(pl.col("available_at") >= pl.lit(first) - ONCHAIN_MAX_AGE)
+    # Older days cannot be newer than one that counts, so leaving them out changes nothing.
+    return onchain.filter(pl.col("timestamp") >= pl.lit(alive["timestamp"].min()) - _WEEK) if alive.height else alive
+
+
 def _knowledge(onchain: pl.DataFrame, metrics: list[str]) -> pl.DataFrame:
     """Step functions of time: from `_known` on each metric has this value, published at `_at_<metric>`."""
-    rows = onchain.drop_nulls(list(ONCHAIN_SCHEMA)).sort("available_at", "timestamp")
+    rows = onchain.sort("available_at", "timestamp")
     # What is known of a day at each of its versions: a version that leaves a field empty does not take it back.
     days = rows.with_columns(pl.col(metrics).forward_fill().over("timestamp"))
     past = days.select(

@@ -95,6 +95,14 @@ def test_each_value_is_the_newest_day_known_by_the_close(table, row):
 
 
 @settings(max_examples=100, deadline=None)
+@given(onchain_tables(), rows, st.integers(1, 50))
+def test_a_live_service_with_few_candles_sees_what_the_batch_saw(table, row, count):
+    some = WALK[max(0, row - count) : row + 1]
+    whole = enrich_onchain(WALK, table, timeframe="15m")
+    assert enrich_onchain(some, table, timeframe="15m").equals(whole[max(0, row - count) : row + 1])
+
+
+@settings(max_examples=100, deadline=None)
 @given(times, rows)
 def test_funding_is_not_seen_before_its_settlement(at, row):
     table = slow_series("funding_rate", [START + t for t in at], [i * 1e-4 for i in range(len(at))])
