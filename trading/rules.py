@@ -7,12 +7,13 @@ warm-up of `policy.warmup` rows lasts, and wherever an indicator is not finite.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from observability.errors import TradingError
+from observability.errors import SettingsError, TradingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,42 @@ def spread_signals(a: pd.Series, b: pd.Series, policy: SpreadPolicy | None = Non
     result["exit"] = z.abs() < policy.leave
     result["broken"] = ~inside & z.notna()
     return result
+
+
+def trend_rule(candles: pd.DataFrame) -> pd.Series:
+    """Where the swing rule's fast mean stands above its slow one."""
+    policy = SwingPolicy()
+    return ema(candles["close"], policy.fast) > ema(candles["close"], policy.slow)
+
+
+def calm_rule(candles: pd.DataFrame) -> pd.Series:
+    """Where the average true range is below twice its mean over the last 96 candles."""
+    ranges = atr(candles, SwingPolicy().atr) / candles["close"]
+    return ranges < 2.0 * ranges.rolling(96).mean()
+
+
+ENTRY_RULES: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {"trend": trend_rule, "calm": calm_rule}
+"""Indicator rules that a forecast-driven strategy may ask for as well; False while their warm-up lasts."""
+
+
+def entry_rules(names: Sequence[str]) -> Callable[[pd.DataFrame], pd.Series]:
+    """All rules of these names together: where every one of them allows an entry; without names, everywhere.
+
+    Raises:
+        SettingsError: there is no such rule.
+    """
+    unknown = sorted(set(names) - set(ENTRY_RULES))
+    if unknown:
+        raise SettingsError(f"no rule is called {', '.join(unknown)}", todo=f"use {', '.join(ENTRY_RULES)}")
+    chosen = [ENTRY_RULES[name] for name in names]
+
+    def allowed(candles: pd.DataFrame) -> pd.Series:
+        result = pd.Series(data=True, index=candles.index)
+        for rule in chosen:
+            result &= rule(candles)
+        return result
+
+    return allowed
 
 
 def ema(values: pd.Series, span: int) -> pd.Series:

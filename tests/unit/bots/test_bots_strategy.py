@@ -275,7 +275,9 @@ def test_a_bad_outlook_closes_and_a_dull_one_does_not() -> None:
 
 def test_a_trade_ends_with_its_horizon_even_when_no_forecast_comes() -> None:
     strategy = _wired(NnPredictor, _candles())
-    old = SimpleNamespace(enter_tag="", open_date_utc=datetime.fromtimestamp(time.time() - 5 * STEP_S, tz=UTC))
-    young = SimpleNamespace(enter_tag="", open_date_utc=datetime.now(UTC))
+    old = SimpleNamespace(
+        enter_tag="", open_date_utc=datetime.fromtimestamp(time.time() - 5 * STEP_S, tz=UTC), is_short=False
+    )
+    young = SimpleNamespace(enter_tag="", open_date_utc=datetime.now(UTC), is_short=False)
     assert strategy.custom_exit(PAIR, old, datetime.now(UTC), 1.0, 0.0) == "horizon"
     assert strategy.custom_exit(PAIR, young, datetime.now(UTC), 1.0, 0.0) is None

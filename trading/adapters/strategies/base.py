@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
 import pandas as pd
 from freqtrade.enums import RunMode
 from freqtrade.persistence import Trade
@@ -23,6 +24,7 @@ from freqtrade.strategy import IStrategy, stoploss_from_open
 from mtst.forecast import Forecast
 from observability.errors import ForecastError, OrderError
 from observability.logging import get_logger
+from pipelines.candles import timeframe_ms
 from trading.adapters.forecast_client import Candles
 from trading.adapters.gate import EntryFacts
 from trading.orders import ForecastRef
@@ -56,7 +58,7 @@ class FailClosedStrategy(IStrategy):
     """Subclasses give `signals` and, if they trade by forecasts, `forecast_ref`.
 
     `signals(frame, pair)` returns a frame on the same index with boolean `entry` and `exit` and `stop_distance`
-    (fraction of the price), and any indicators worth plotting.
+    (fraction of the price), and any indicators worth plotting; `entry_short` and `exit_short` where it also sells.
     """
 
     INTERFACE_VERSION = 3
@@ -86,7 +88,9 @@ class FailClosedStrategy(IStrategy):
         self.adopting = False
         self.problems: dict[str, int] = {}
         self._newest: dict[str, int] = {}
-        self._stops: dict[str, float] = {}
+        self._stops: dict[str, dict[int, float]] = {}
+        self._closes: dict[str, dict[int, float]] = {}  # filled in backtests only
+        self._simulated_candle: int | None = None
 
     # --- for subclasses ---------------------------------------------------------------------------------------------
 
@@ -105,6 +109,15 @@ class FailClosedStrategy(IStrategy):
         """Open time, in ms, of the candle behind the forecast held of each pair."""
         return {}
 
+    def candle(self, pair: str) -> int | None:
+        """Open time, in ms, of the newest candle that a decision made now may know; None before the first."""
+        return self._newest.get(pair) if self._simulated_candle is None else self._simulated_candle
+
+    @property
+    def step_ms(self) -> int:
+        """Length of a candle."""
+        return timeframe_ms(self.timeframe)
+
     @property
     def newest(self) -> Mapping[str, int]:
         """Open time, in ms, of the newest analysed candle of each pair."""
@@ -119,6 +132,8 @@ class FailClosedStrategy(IStrategy):
 
     def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
         """Report to the risk manager, then get forecasts; both before anything can enter."""
+        if self._simulated():
+            self._simulated_candle = _ms(current_time) - self.step_ms
         if self.desk is None:
             return
         nothing: dict[str, float] = {}
@@ -130,20 +145,24 @@ class FailClosedStrategy(IStrategy):
         """Compute the signals of all candles; on any error there are none, of this candle or an older one."""
         pair = metadata["pair"]
         self._newest[pair] = _ms(dataframe["date"].iloc[-1])
-        self._stops.pop(pair, None)
+        self._stops[pair] = {}
         nothing = pd.DataFrame({"entry": False, "exit": False, "stop_distance": math.nan}, index=dataframe.index)
         signals = self._guard("signals", lambda: self.signals(dataframe, pair), nothing)
         if not signals.index.equals(dataframe.index):
             self._problem("signals", ValueError("signals on another index than the candles"))
             signals = nothing
-        distance = float(signals["stop_distance"].iloc[-1])
-        if math.isfinite(distance) and 0 < distance < abs(self.stoploss):
-            self._stops[pair] = distance
+        # a backtest sees all candles at once and asks for each in its time; live, an older one must not answer
+        self._keep_stops(pair, dataframe if self._simulated() else dataframe.tail(1), signals["stop_distance"])
+        if self._simulated():
+            times = (_ms(moment) for moment in dataframe["date"])
+            self._closes[pair] = dict(zip(times, dataframe["close"].tolist(), strict=True))
         return dataframe.assign(**{f"mtst_{name}": signals[name] for name in signals.columns})
 
     def populate_entry_trend(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
         """Entries, each with the distance of its stop in its tag, from which a restarted bot reads it again."""
         dataframe["enter_long"] = dataframe["mtst_entry"].fillna(value=False).astype(int)
+        if "mtst_entry_short" in dataframe:
+            dataframe["enter_short"] = dataframe["mtst_entry_short"].fillna(value=False).astype(int)
         distance = dataframe["mtst_stop_distance"]
         dataframe["enter_tag"] = [f"{STOP_TAG}{value:.5f}" for value in distance]
         return dataframe
@@ -151,6 +170,8 @@ class FailClosedStrategy(IStrategy):
     def populate_exit_trend(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
         """Exits."""
         dataframe["exit_long"] = dataframe["mtst_exit"].fillna(value=False).astype(int)
+        if "mtst_exit_short" in dataframe:
+            dataframe["exit_short"] = dataframe["mtst_exit_short"].fillna(value=False).astype(int)
         return dataframe
 
     def custom_stake_amount(  # noqa: PLR0917 - Freqtrade's signature
@@ -209,28 +230,42 @@ class FailClosedStrategy(IStrategy):
             OrderError: the newest candle or the stop is unknown.
             ForecastError: the strategy trades by forecasts and has none.
         """
-        if pair not in self._newest or pair not in self._stops:
+        candle = self.candle(pair)
+        distance = self._stop_of(pair, None)
+        if candle is None or not distance > 0:
             raise OrderError("no candle or no stop behind this entry", where=pair, todo="wait for the next candle")
-        away = self._stops[pair] if side == "buy" else -self._stops[pair]
-        return EntryFacts(self._newest[pair], price * (1.0 - away), self.forecast_ref(pair))
+        away = distance if side == "buy" else -distance
+        return EntryFacts(candle, price * (1.0 - away), self.forecast_ref(pair))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _keep_stops(self, pair: str, candles: pd.DataFrame, distances: pd.Series) -> None:
+        """Remember the stops that stand inside the outer one, by their candle's open time."""
+        known = distances.loc[candles.index].astype(float)
+        good = np.isfinite(known) & (known > 0) & (known < abs(self.stoploss))
+        times = candles.loc[good, "date"]
+        self._stops[pair] = dict(zip((_ms(moment) for moment in times), known[good].tolist(), strict=True))
+
     def _stop_of(self, pair: str, tag: str | None) -> float:
-        distance = _tagged(tag)
-        return self._stops.get(pair, 0.0) if distance is None else distance
+        distance, candle = _tagged(tag), self.candle(pair)
+        if distance is None and candle is not None:
+            return self._stops.get(pair, {}).get(candle, 0.0)
+        return distance or 0.0
 
     def _simulated(self) -> bool:
         return self.dp is not None and self.dp.runmode not in (RunMode.LIVE, RunMode.DRY_RUN)
 
     def _fresh(self, pair: str) -> bool:
         """Whether the analysed candle is the newest closed one."""
-        length_s = pd.Timedelta(self.timeframe.replace("m", "min") if self.timeframe[-1] == "m" else self.timeframe)
-        closed_for = time.time() - self._newest.get(pair, 0) / 1000 - length_s.total_seconds()
-        return 0 <= closed_for < length_s.total_seconds() + GRACE_S
+        length_s = self.step_ms / 1000
+        closed_for = time.time() - self._newest.get(pair, 0) / 1000 - length_s
+        return 0 <= closed_for < length_s + GRACE_S
 
     def _marks(self) -> dict[str, float]:
         """Newest close by pair, of pairs whose candles are there and make sense."""
+        candle = self._simulated_candle
+        if candle is not None:
+            return {pair: held[candle] for pair, held in self._closes.items() if candle in held}
         closes = {}
         for pair in self.dp.current_whitelist():
             frame = self.dp.ohlcv(pair, self.timeframe, copy=False)
@@ -264,5 +299,5 @@ def _tagged(tag: str | None) -> float | None:
     return distance if math.isfinite(distance) and distance > 0 else None
 
 
-def _ms(moment: pd.Timestamp) -> int:
+def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,19 +17,40 @@ from freqtrade.persistence import Trade
 
 from mtst.forecast import Forecast
 from observability.errors import ForecastError
+from trading.adapters.oos_source import OutOfSampleForecasts
 from trading.adapters.strategies.base import FailClosedStrategy
 from trading.orders import ForecastRef
-from trading.signals import Signal, SignalPolicy, forecast_ref, make_signal
+from trading.rules import entry_rules
+from trading.signals import SignalPolicy, forecast_ref, make_signal
+
+_NOTHING: dict[str, Any] = {
+    "entry": False, "exit": False, "stop_distance": math.nan, "entry_short": False, "exit_short": False,
+    "edge": math.nan, "sigma": math.nan,
+}  # fmt: skip
 
 
 class NnPredictor(FailClosedStrategy):
-    """Settings `policy` are fields of `SignalPolicy`."""
+    """Settings: `policy` are fields of `SignalPolicy`; `rules` are names of `trading.rules.ENTRY_RULES`, all of which
+    must allow an entry; `forecasts` is the file of out-of-sample forecasts that a backtest reads.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.policy = SignalPolicy(**self.settings.get("policy", {}))
+        self.rules = entry_rules(self.settings.get("rules", ()))
+        self.can_short = self.policy.allow_short
         self._asked: dict[str, int] = {}
-        self._forecasts: dict[str, Forecast] = {}
+        self._forecasts: dict[str, Mapping[int, Forecast]] = {}
+
+    def bot_start(self, **kwargs: Any) -> None:
+        """In a backtest, read the out-of-sample forecasts; a served model is asked only by a bot that trades.
+
+        Raises:
+            ForecastError: the file is missing or holds a forecast that is not out of sample.
+        """
+        if self._simulated():
+            path = Path(str(self.settings.get("forecasts", "")))
+            self._forecasts = dict(OutOfSampleForecasts.read(path, self.timeframe).by_pair)
 
     def prepare(self, marks: Mapping[str, float]) -> None:
         """Ask for forecasts once for every set of new candles; none survive their candle.
@@ -36,7 +58,7 @@ class NnPredictor(FailClosedStrategy):
         Raises:
             ForecastError: the service cannot be used.
         """
-        if self.desk is None:
+        if self.desk is None or self._simulated():
             return
         frames = {pair: self.dp.ohlcv(pair, self.timeframe, copy=False) for pair in marks}
         newest = {pair: _ms(frame) for pair, frame in frames.items()}
@@ -47,23 +69,35 @@ class NnPredictor(FailClosedStrategy):
         self._asked.update(newest)
         history = int(self.settings.get("max_history", 400))
         candles = {pair: _columns(frames[pair].tail(history)) for pair in sorted(fresh)}
-        self._forecasts.update(self.desk.forecasts(self.timeframe, candles))
+        answer = self.desk.forecasts(self.timeframe, candles)
+        self._forecasts |= {pair: {forecast.as_of_ms: forecast} for pair, forecast in answer.items()}
 
     def signals(self, frame: pd.DataFrame, pair: str) -> pd.DataFrame:
-        """The newest forecast's signal on the last row; earlier rows stay empty."""
-        result = pd.DataFrame({"entry": False, "exit": False, "stop_distance": math.nan}, index=frame.index)
-        result = result.assign(edge=math.nan, sigma=math.nan)
-        forecast = self._forecasts.get(pair)
-        if forecast is None or forecast.as_of_ms != _ms(frame):
-            return result
+        """A signal on every row whose candle has a forecast: live the last one, in a backtest all out of sample."""
+        held = self._forecasts.get(pair, {})
+        times = frame["date"].map(lambda moment: int(moment.timestamp() * 1000))
+        if not self._simulated():
+            held = {at: held[at] for at in times.tail(1) if at in held}
+        rows = [_NOTHING if at not in held else self._row(held[at]) for at in times]
+        result = pd.DataFrame(rows, index=frame.index, columns=list(_NOTHING))
+        allowed = self.rules(frame)
+        result["entry"] &= allowed
+        result["entry_short"] &= allowed
+        return result if self.can_short else result.drop(columns=["entry_short", "exit_short"])
+
+    def _row(self, forecast: Forecast) -> dict[str, Any]:
         signal = make_signal(forecast, self.policy)
-        last = frame.index[-1]
-        result.loc[last, "entry"] = signal.direction == "long"
-        result.loc[last, "exit"] = self._turned(signal)
-        result.loc[last, "stop_distance"] = signal.stop_distance
-        result.loc[last, "edge"] = signal.edge
-        result.loc[last, "sigma"] = forecast.sigma(self.policy.horizon)
-        return result
+        gain = signal.edge + self.policy.round_trip_cost
+        return {
+            "entry": signal.direction == "long",
+            # a position is closed when it is expected to lose, before costs: those are spent already
+            "exit": signal.direction != "long" and (gain < 0 or signal.direction == "short"),
+            "stop_distance": signal.stop_distance,
+            "entry_short": signal.direction == "short",
+            "exit_short": signal.direction != "short" and forecast.expected_return(self.policy.horizon) > 0,
+            "edge": signal.edge,
+            "sigma": forecast.sigma(self.policy.horizon),
+        }
 
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs: Any
@@ -73,14 +107,14 @@ class NnPredictor(FailClosedStrategy):
         if asked:
             return asked
         held_s = (current_time - trade.open_date_utc).total_seconds()
-        length_s = pd.Timedelta(self.timeframe.replace("m", "min")).total_seconds()
-        forecast = self._forecasts.get(pair)
-        renewed = forecast is not None and make_signal(forecast, self.policy).direction == "long"
-        return "horizon" if held_s >= self.policy.horizon * length_s and not renewed else None
+        forecast = self._newest_forecast(pair)
+        wanted = "short" if trade.is_short else "long"
+        renewed = forecast is not None and make_signal(forecast, self.policy).direction == wanted
+        return "horizon" if held_s * 1000 >= self.policy.horizon * self.step_ms and not renewed else None
 
     def forecast_times(self) -> Mapping[str, int]:
         """See the base."""
-        return {pair: forecast.as_of_ms for pair, forecast in self._forecasts.items()}
+        return {pair: max(held) for pair, held in self._forecasts.items() if held}
 
     def forecast_ref(self, pair: str) -> ForecastRef | None:
         """The forecast behind an entry.
@@ -88,19 +122,21 @@ class NnPredictor(FailClosedStrategy):
         Raises:
             ForecastError: there is none.
         """
-        forecast = self._forecasts.get(pair)
+        forecast = self._newest_forecast(pair)
         if forecast is None:
             raise ForecastError("no forecast of the newest candle", where=pair)
         return forecast_ref(forecast, make_signal(forecast, self.policy), self.policy)
 
     def stake_fraction(self, pair: str, stop_distance: float) -> float:
         """As the forecast's volatility and stop suggest."""
-        forecast = self._forecasts.get(pair)
+        forecast = self._newest_forecast(pair)
         return 0.0 if forecast is None else make_signal(forecast, self.policy).stake_fraction
 
-    def _turned(self, signal: Signal) -> bool:
-        """Whether the expected return before costs is negative: a held position is then expected to lose."""
-        return signal.direction != "long" and signal.edge + self.policy.round_trip_cost < 0
+    def _newest_forecast(self, pair: str) -> Forecast | None:
+        """The forecast of the candle that a decision made now may know."""
+        candle = self.candle(pair)
+        held = self._forecasts.get(pair, {})
+        return next(iter(held.values()), None) if candle is None else held.get(candle)
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[float]]:

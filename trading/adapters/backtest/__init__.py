@@ -1,0 +1,1 @@
+"""Freqtrade's own backtesting engine, without network, behind the same risk manager as a live bot."""
