@@ -29,9 +29,9 @@ def simulated_candles(seed: int, edge: float, days: float = 120.0) -> Candles:
 
 
 def real_candles(folder: Path, timeframe: str = "15m", days: float = 120.0) -> Candles:
-    """The newest `days` that all pairs of a folder share."""
+    """The newest `days` (0: all) that all pairs of a folder share."""
     market = candles_of(replay(folder, timeframe, 0.0))
-    rows = int(days * DAY_MS / timeframe_ms(timeframe))
+    rows = int(days * DAY_MS / timeframe_ms(timeframe)) or next(iter(market.values())).height
     return {pair: table.tail(rows) for pair, table in market.items()}
 
 

@@ -32,7 +32,7 @@ from pipelines.spec import DatasetSpec
 
 PLANTED = DRIFT_SHARE * MarketSettings().edge  # what a demo on the simulated market plants
 STRIDE = 4  # every fourth window is scored: their labels overlap anyway
-WINDOWS, TREE_ROWS = 3000, 4000  # drawn an epoch, and learned from by the trees: half of what a sweep uses
+WINDOWS, TREE_ROWS = 6000, 4000  # drawn an epoch, as in a sweep; and learned from by the trees
 REAL = {
     "binance 15m": ("binance", "15m"),
     "binance 1h": ("binance", "1h"),
@@ -89,12 +89,12 @@ def run(
     return figures(wanted)
 
 
-def evaluate(panel: Panel, spec: DatasetSpec, seed: int, options: EvaluationOptions) -> Evaluation:
-    """One walk-forward block and the sealed one, by the recipe that every sweep tries first."""
+def evaluate(panel: Panel, spec: DatasetSpec, seed: int, options: EvaluationOptions, folds: int = 1) -> Evaluation:
+    """Walk-forward blocks and the sealed one, by the recipe that every sweep tries first."""
     settings = {"epochs": 4, "seed": seed, "max_windows": WINDOWS, "max_valid": 4096}
     model, training = configs_of(default_choice(spec.lookback), spec, settings)
     longest = max(spec.horizons)
-    blocks = (*walk_forward(panel.timestamps, 1, longest, longest), final_fold(panel.timestamps, longest, longest))
+    blocks = (*walk_forward(panel.timestamps, folds, longest, longest), final_fold(panel.timestamps, longest, longest))
     return summarise([evaluate_fold(panel, block, model, training, options) for block in blocks])
 
 
@@ -119,14 +119,10 @@ def _jobs(kind: str, seeds: int, market: Path) -> list[tuple[int, str, Callable[
     if kind == "shuffled":
         return [(seed, "", in_blocks(seed)) for seed in numbers]
     return [
-        (0, name, lambda folder=folder, tf=tf: panel_of(real_candles(market / folder, tf, _days(tf)), tf))  # type: ignore[misc]
+        (0, name, lambda folder=folder, tf=tf: panel_of(real_candles(market / folder, tf, 0), tf))  # type: ignore[misc]
         for name, (folder, tf) in REAL.items()
         if (market / folder).is_dir()
     ]
-
-
-def _days(timeframe: str) -> float:
-    return 120.0 if timeframe == "15m" else 480.0
 
 
 def _judge(
@@ -137,7 +133,7 @@ def _judge(
     panel, spec = make()
     names = (*CHEAP, "garch") if kind == "real" else ("ewma", "majority", "ar", "ridge", "lightgbm")
     options = options or EvaluationOptions(BaselineConfig(names=names, max_rows=TREE_ROWS), test_stride=STRIDE)
-    evaluation = evaluate(panel, spec, seed, options)
+    evaluation = evaluate(panel, spec, seed, options, folds=3 if kind == "real" else 1)
     decision = decide_promotion(evaluation)
     strict = decide_promotion(evaluation, policy=PromotionPolicy(rival_share=1.0))
     value, longest = evaluation.economics[MODEL], evaluation.skill[-1].ic

@@ -186,7 +186,7 @@ class _Run:
         with self._stage("sweep"):
             self.story.sweep = train.sweep(self.settings, self.progress)
         with self._stage("walk-forward"):
-            self.story.judged = train.evaluate(self.settings, self.progress)
+            self.story.judged = train.evaluate(self.settings, self.progress, short=True)
         with self._stage("promotion"):
             self.story.promoted = train.promote(self.settings, self.progress)
             left = Tracker(self.settings.workspace.mlflow_uri).open_runs(self.story.sweep.parent_run_id)

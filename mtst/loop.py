@@ -77,6 +77,7 @@ class Task(Protocol):
     model: MTST
     n_windows: int
     base_loss: float  # validation loss of the forecast that an untrained model gives
+    details: dict[str, float]  # what else the last validation told; kept in the history beside the loss
     fingerprint: str  # names settings and data, so that a checkpoint is not taken for another run's
 
     def loss(self, network: nn.Module, chosen: Array) -> Tensor:
@@ -154,6 +155,7 @@ class Loop:
             "skill": 1.0 - valid_loss / self.task.base_loss,
             "lr": self.optimizer.param_groups[0]["lr"],
             "windows_per_second": len(order) / spent,
+            **self.task.details,
         }
         state.history.append({"epoch": float(state.epoch), **metrics})
         return metrics

@@ -8,6 +8,7 @@ and as `TrialRow.blocks`, and are all that `overfitting` needs.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
@@ -19,6 +20,7 @@ from mtst.panel import Array
 from observability.errors import DataError
 
 BLOCKS = 12  # 12 over 6 is 924 ways to halve the past; each block keeps some hundred windows
+BLOCK_NAMES = tuple(f"block_{number:02d}" for number in range(BLOCKS))
 EULER = 0.5772156649015329
 
 
@@ -55,6 +57,23 @@ def block_losses(losses: Array, times: Array, blocks: int = BLOCKS) -> Array:
     sums = np.bincount(at, losses.astype(np.float64), minlength=blocks)
     means: Array = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return means
+
+
+def block_metrics(losses: Array, times: Array) -> dict[str, float]:
+    """`block_losses` under the names that travel as metrics; blocks without windows are left out."""
+    found = block_losses(losses, times)
+    return {name: float(loss) for name, loss in zip(BLOCK_NAMES, found, strict=True) if np.isfinite(loss)}
+
+
+def blocks_of(metrics: Mapping[str, float]) -> tuple[float, ...]:
+    """A trial's blocks from its metrics; empty where it has not left them all."""
+    return tuple(float(metrics[name]) for name in BLOCK_NAMES) if set(BLOCK_NAMES) <= set(metrics) else ()
+
+
+def overfitting_of(trials: Iterable[Sequence[float]]) -> Overfitting | None:
+    """`overfitting` of those trials that left their blocks; None where fewer than two did."""
+    whole = [blocks for blocks in trials if len(blocks) == BLOCKS]
+    return overfitting(np.asarray(whole)) if len(whole) > 1 else None
 
 
 def overfitting(losses: Array) -> Overfitting:

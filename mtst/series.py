@@ -93,6 +93,7 @@ class SeriesTask:
         self._windows = SeriesWindows(series, model_config.lookback, len(model_config.horizons), device)
         self._train, self._valid = self._windows.starts("train"), self._windows.starts("valid")
         self.n_windows = len(self._train)
+        self.details: dict[str, float] = {}
         self.fingerprint = fingerprint((model_config.to_dict(), config.to_dict(), loss), (series.values,))
         self.base_loss = self._mean(lambda x, _: x[:, :1].expand(-1, len(model_config.horizons), -1) * 0)
 

@@ -22,6 +22,7 @@ from mtst.linear import fit_ridge
 from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Array, Panel, Scaler, Split
+from mtst.selection import block_metrics
 from mtst.threads import threads
 from observability.errors import TrainingError
 
@@ -99,6 +100,8 @@ class PanelTask:
         by_time = self.rows[np.argsort(panel.timestamps[self.rows], kind="stable")]
         self._moments = np.split(by_time, edges) if model_config.peers else []
         self.n_windows = len(self._moments) or len(self.rows)
+        self.valid_times = panel.timestamps[self.valid]
+        self.details: dict[str, float] = {}
         self.base_loss = float(self._loss(self.model.base.expand(len(self.valid), -1, -1), self.valid))
         if model_config.drift:
             self._set_drift(panel.z_labels(), split)
@@ -124,10 +127,14 @@ class PanelTask:
         return self._loss(self.windows.forecast(network, rows), rows)
 
     def validate(self, network: nn.Module) -> float:
-        """Mean loss over the validation windows."""
+        """Mean loss over the validation windows; by block of time in `details`, see `selection`."""
         with torch.inference_mode():
-            losses = [self._loss(self.windows.forecast(network, p), p).item() * len(p) for p in chunks(self.valid)]
-        return sum(losses) / len(self.valid)
+            parts = [
+                self._score(self.windows.forecast(network, p), self._target(p)).mean((1, 2)) for p in chunks(self.valid)
+            ]
+        losses = torch.cat(parts).float().cpu().numpy()
+        self.details = block_metrics(losses, self.valid_times)
+        return float(losses.mean(dtype=np.float64))
 
     def set_trust(self, state: TrainingState) -> float:
         """Load the best weights and keep, by horizon, the share of their correction that validation bears out.

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cluster.console import ConsoleProgress, to_json
 from cluster.settings import Settings
+from pipelines.candles import timeframe_ms
 
 app = typer.Typer(help="Search for a model, judge it, decide whether it may trade.", no_args_is_help=True)
 
@@ -47,12 +48,17 @@ def sweep(
 
 
 @app.command()
-def evaluate(context: typer.Context, json: Json = False) -> None:
+def evaluate(
+    context: typer.Context,
+    *,
+    short: Annotated[bool, typer.Option("--short", help="Without the slow baselines, GARCH and DLinear.")] = False,
+    json: Json = False,
+) -> None:
     """Judge the best configuration by walk-forward against baselines; fit and pack the model for use."""
     from cluster.stages import train as stage
 
     with ConsoleProgress() as progress:
-        summary = stage.evaluate(context.obj, progress)
+        summary = stage.evaluate(context.obj, progress, short=short)
     if json:
         typer.echo(to_json(summary))
         return
@@ -87,4 +93,32 @@ def promote(
     for reason in summary.reasons:
         typer.echo(f"{'passed' if reason.passed else 'FAILED'}  {reason.text}")
     typer.echo(f"{summary.name} version {summary.number} ({summary.version}): {summary.status}.")
+    if summary.card is not None:
+        typer.echo(f"Its card: {summary.card}")
     typer.echo("Next: serve up.")
+
+
+@app.command()
+def retrain(
+    context: typer.Context,
+    *,
+    every: Annotated[str, typer.Option(help="Time between two rounds, such as 1d, 12h or 30m.")] = "1d",
+    rounds: Annotated[int, typer.Option(min=0, help="End after so many rounds; 0 goes on until Ctrl-C.")] = 0,
+    json: Json = False,
+) -> None:
+    """Fetch, search, judge and decide on a schedule: a challenger takes over only when it clears every bar."""
+    from threading import Event
+
+    from cluster.stages import retrain as stage
+
+    settings, pace, stop = context.obj, timeframe_ms(every) / 1000, Event()
+
+    def run(number: int) -> stage.Round:
+        with ConsoleProgress() as progress:
+            return stage.retrain_once(settings, progress, number)
+
+    def told(done: stage.Round) -> None:
+        typer.echo(to_json(done) if json else f"Round {done.number} at {done.started} UTC: {done.status}. {done.text}")
+
+    record = settings.workspace.var / stage.RECORD
+    stage.retrain(run, every_s=pace, rounds=rounds, wait=stop.wait, told=told, record=record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cluster.card import write_card
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages.data import data_spec, open_store
@@ -18,12 +20,15 @@ from mtst.adapters.registry import Registered, Registry
 from mtst.adapters.sweep import SweepConfig, SweepResult, latest_sweep, run_sweep
 from mtst.adapters.tracking import Tracker
 from mtst.adapters.walkforward import FinalFit, JudgeConfig, Judgement, judge, judge_frozen, log_judgement
-from mtst.artifact import Artifact, load_artifact, save_artifact
-from mtst.evaluation import Evaluation
+from mtst.artifact import CARD, Artifact, load_artifact, save_artifact
+from mtst.baselines import BASELINES, CHEAP, BaselineConfig
+from mtst.economics import CostPolicy
+from mtst.evaluation import Evaluation, EvaluationOptions
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Scaler
 from mtst.promotion import PromotionPolicy, Reason, decide_promotion
 from mtst.provenance import code_version
+from mtst.selection import Overfitting
 from observability.errors import DataError, TrainingError
 from observability.files import write_whole
 from observability.progress import Progress
@@ -58,7 +63,7 @@ class EvaluateSummary:
 
 @dataclass(frozen=True)
 class PromoteSummary:
-    """The decision: `status` champion or shadow, its reasons, and where the model is registered."""
+    """The decision: `status` champion or shadow, its reasons, where the model is registered, and its card to read."""
 
     name: str
     version: str
@@ -68,6 +73,7 @@ class PromoteSummary:
     reasons: tuple[Reason, ...]
     champion: str
     run_id: str
+    card: Path | None = None
 
 
 def sweep(settings: Settings, progress: Progress, *, resume: bool = False) -> SweepResult:
@@ -102,8 +108,11 @@ def sweep_config(settings: Settings, spec: DatasetSpec) -> SweepConfig:
     )
 
 
-def evaluate(settings: Settings, progress: Progress) -> EvaluateSummary:
+def evaluate(settings: Settings, progress: Progress, *, short: bool = False) -> EvaluateSummary:
     """Judge the best configuration of the newest sweep by walk-forward, and fit and pack the model for use.
+
+    Args:
+        short: leave out the baselines that take long (`mtst.baselines.DEAR`).
 
     Raises:
         TrainingError: there is no finished sweep of this data set.
@@ -114,7 +123,7 @@ def evaluate(settings: Settings, progress: Progress) -> EvaluateSummary:
         raise TrainingError(f"no finished sweep of data set {spec.hash}", where="train evaluate", todo="train sweep")
     best, run_id, name = found["best_config"], str(found["parent_run_id"]), settings.sweep.model_name
     folder = settings.workspace.models / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-    config = JudgeConfig(folds=settings.sweep.folds, embargo=max(spec.horizons))
+    config = judge_config(settings, spec, found, short=short)
     with ray_session(settings):
         judged = judge(best, settings.workspace.features, spec, config, folder / "evaluation", progress=progress)
     assert judged.final is not None
@@ -125,6 +134,24 @@ def evaluate(settings: Settings, progress: Progress) -> EvaluateSummary:
     candidate = {"folder": str(folder.resolve()), "version": artifact.version, "run_id": run_id}
     write_whole(settings.workspace.models / CANDIDATE, json.dumps(candidate, indent=1))
     return summarise_judgement(judged, artifact, run_id, card)
+
+
+def judge_config(
+    settings: Settings, spec: DatasetSpec, sweep: Mapping[str, Any] | None = None, *, short: bool = True
+) -> JudgeConfig:
+    """How every model is judged here: a perpetual pays funding and may be sold short, a spot pair neither."""
+    perpetual = any(":" in pair for pair in spec.pairs)
+    overfit = (sweep or {}).get("overfitting")
+    return JudgeConfig(
+        folds=settings.sweep.folds,
+        embargo=max(spec.horizons),
+        options=EvaluationOptions(
+            baselines=BaselineConfig(names=CHEAP if short else tuple(BASELINES)),
+            costs=CostPolicy(perpetual=perpetual and "funding" in spec.sources, allow_short=perpetual),
+        ),
+        trials=int((sweep or {}).get("trials", 1)),
+        overfitting=None if overfit is None else Overfitting(**overfit),
+    )
 
 
 def promote(settings: Settings, progress: Progress, policy: PromotionPolicy | None = None) -> PromoteSummary:
@@ -146,7 +173,10 @@ def promote(settings: Settings, progress: Progress, policy: PromotionPolicy | No
         rival = None if champion is None else _rival(settings, registry, champion, policy, progress)
         decision = decide_promotion(challenger, rival, policy)
         artifact = Artifact(folder / "artifact", candidate["version"])
-        made = registry.register(name, artifact, challenger, decision, run_id=candidate["run_id"])
+        card = json.loads((artifact.path / CARD).read_text())
+        page = write_card(folder / "card", card, challenger, decision)
+        files = {"card": page.parent}
+        made = registry.register(name, artifact, challenger, decision, run_id=candidate["run_id"], files=files)
         now = registry.find(name, "champion")
         task.done(decision.text)
     return PromoteSummary(
@@ -158,6 +188,7 @@ def promote(settings: Settings, progress: Progress, policy: PromotionPolicy | No
         reasons=decision.reasons,
         champion=now.number if now is not None else "",
         run_id=made.run_id,
+        card=page,
     )
 
 
@@ -248,7 +279,7 @@ def _rival(
     """
     loaded = load_artifact(champion.artifact.path, champion.artifact.version)
     spec, features = loaded.spec, settings.workspace.features
-    config = JudgeConfig(folds=settings.sweep.folds, embargo=max(spec.horizons))
+    config = judge_config(settings, spec)
     try:
         frozen = judge_frozen(loaded, features, config)
         if frozen is not None and len(frozen.times_ms) >= policy.min_times:

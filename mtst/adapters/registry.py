@@ -86,7 +86,7 @@ class Registry:
             "artifact_version": artifact.version,
             "status": decision.status,
             "replaced": before.number if before is not None else "",
-            **{f"bar_{reason.code}": "passed" if reason.passed else "failed" for reason in decision.reasons},
+            **_bars(decision),
         }
         with _refusals(name):
             if not self._client.search_registered_models(f"name = '{name}'"):
@@ -189,6 +189,12 @@ def _refusals(where: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         raise RegistryError(f"the model registry refuses: {error}"[:400], where=where) from error
+
+
+def _bars(decision: PromotionDecision) -> dict[str, str]:
+    """One tag a bar; several reasons of one bar pass only together."""
+    failed = {reason.code for reason in decision.reasons if not reason.passed}
+    return {f"bar_{reason.code}": "failed" if reason.code in failed else "passed" for reason in decision.reasons}
 
 
 def _in_words(decision: PromotionDecision) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PATCHES = ("8+32", "4+16", "16+48", "8+24+64")
 SMALL_PATCHES = ("4+8", "4", "8")
+AVERAGED = 0.98  # share of the averaged weights that a step keeps: few windows an epoch make single steps noisy
 DEFAULT_CHOICE: dict[str, Any] = {
     "patches": "8+32",
     "d_model": 16,
@@ -70,6 +71,7 @@ def configs_of(
         seed=int(sweep["seed"]),
         max_windows=int(sweep["max_windows"]),
         max_valid=int(sweep["max_valid"]),
+        ema=AVERAGED,
     )
     return model, training
 

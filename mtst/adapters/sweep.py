@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtst.adapters.search_space import configs_of, default_choice, search_space
 from mtst.adapters.tracking import Tracker
+from mtst.selection import Overfitting, overfitting_of
 from observability.errors import TrainingError
 from observability.files import write_whole
 from observability.progress import NullProgress, Progress
@@ -69,6 +70,7 @@ class SweepResult:
         best_config: {"model": MTSTConfig fields, "training": TrainingConfig fields} of the lowest validation loss.
         best_loss: that loss (pinball, in units of recent volatility); base_loss: the same of the untrained forecast.
         parent_run_id: MLflow run that all trials' runs are nested under.
+        overfitting: what the trials' losses by block of time say of choosing the best; None below two trials.
     """
 
     best_config: dict[str, dict[str, Any]]
@@ -78,6 +80,7 @@ class SweepResult:
     parent_run_id: str
     seconds: float
     folder: Path
+    overfitting: Overfitting | None = None
 
 
 def run_sweep(
@@ -124,7 +127,8 @@ def run_sweep(
             tracker.end(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         task.done(f"best {rows[0].loss:.4f} against {base:.4f} untrained, {len(rows)} trials")
-    return SweepResult(best, rows[0].loss, base, rows, parent, time.monotonic() - started, folder)
+    overfit = overfitting_of(row.blocks for row in rows)
+    return SweepResult(best, rows[0].loss, base, rows, parent, time.monotonic() - started, folder, overfit)
 
 
 def search_split(panel: Panel, spec: DatasetSpec, config: SweepConfig) -> Split:
@@ -136,7 +140,8 @@ def search_split(panel: Panel, spec: DatasetSpec, config: SweepConfig) -> Split:
 
 
 def latest_sweep(storage_dir: Path, spec_hash: str) -> dict[str, Any] | None:
-    """State of the newest finished sweep of a data set: best_config, parent_run_id, config; None if there is none."""
+    """State of the newest finished sweep of a data set: best_config, parent_run_id, config, trials,
+    overfitting; None if there is none."""
     for file in sorted(storage_dir.glob(f"*/{STATE_FILE}"), reverse=True):
         state: dict[str, Any] = json.loads(file.read_text())
         if state["spec_hash"] == spec_hash and state["done"]:
@@ -247,15 +252,20 @@ def _finish(
     left = tracker.open_runs(parent)
     if left:
         raise TrainingError(f"MLflow runs {left} did not end", where=parent, todo="close them by hand")
+    overfit = overfitting_of(row.blocks for row in rows)
     tracker.log(
         parent,
-        metrics={"best_valid_loss": rows[0].loss},
+        metrics={
+            "best_valid_loss": rows[0].loss,
+            **({} if overfit is None else {"overfitting_probability": overfit.probability}),
+        },
         tags={"best_run_id": rows[0].run_id, "best_trial": rows[0].trial_id},
     )
     tracker.log_text(parent, json.dumps(best, indent=1), "best_config.json")
     tracker.end(parent)
     state = json.loads((folder / STATE_FILE).read_text())
-    _write_state(folder, {**state, "done": True, "best_config": best})
+    found = {"trials": len(rows), "overfitting": None if overfit is None else asdict(overfit)}
+    _write_state(folder, {**state, "done": True, "best_config": best, **found})
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:

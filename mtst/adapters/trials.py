@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ray.tune import Callback
 
 from mtst.adapters.tracking import Tracker
+from mtst.selection import BLOCK_NAMES, blocks_of
 from observability.errors import RegistryError
 from observability.progress import ProgressTask
 
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from observability.metrics import Meters
 
 STATE = "state.safetensors"
-LOGGED = ("train_loss", "valid_loss", "base_loss", "skill", "lr", "windows_per_second")
+LOGGED = ("train_loss", "valid_loss", "base_loss", "skill", "lr", "windows_per_second", *BLOCK_NAMES)
 
 
 @dataclass(frozen=True)
 class TrialRow:
     """One trial: `outcome` is completed, pruned (ended early by ASHA or the budget) or failed; loss NaN if none.
 
-    `curve` is the validation loss of each epoch.
+    `curve` is the validation loss of each epoch, `blocks` the last one by block of time (see `mtst.selection`).
     """
 
     trial_id: str
@@ -39,6 +40,7 @@ class TrialRow:
     config: dict[str, Any]
     run_id: str
     curve: tuple[float, ...] = ()
+    blocks: tuple[float, ...] = ()
 
 
 def run_trial(choice: dict[str, Any], *, panel: Panel, split: Split, job: Mapping[str, Any]) -> None:
@@ -180,6 +182,7 @@ def _row(result: Any, runs: Mapping[str, str]) -> TrialRow:
         config=dict(result.config or {}),
         run_id=runs.get(trial_id, ""),
         curve=tuple(float(loss) for loss in epochs),
+        blocks=blocks_of(metrics),
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mtst.artifact import LoadedArtifact
     from mtst.evaluation import Evaluation, EvaluationOptions
     from mtst.panel import Panel, Split
+    from mtst.selection import Overfitting
     from pipelines.folds import Fold
     from pipelines.spec import DatasetSpec
 
@@ -32,12 +33,19 @@ Recipe = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How to judge; `options` None means the default baselines and costs, scored on every `test_stride`-th candle."""
+    """How to judge.
+
+    Attributes:
+        options: None means the default baselines and costs, scored on every `test_stride`-th candle.
+        trials, overfitting: how many configurations the recipe was chosen from, and what they say of that choice.
+    """
 
     folds: int = 3
     embargo: int = 0
     test_stride: int = 1
     options: EvaluationOptions | None = None
+    trials: int = 1
+    overfitting: Overfitting | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ def judge(
     with (progress or NullProgress()).task(title, total=len(jobs)) as task:
         done = _gather(jobs, task)
         scored = [done[job] for job in jobs if job is not final_job]
-        evaluation = summarise(scored)
+        evaluation = summarise(scored, trials=config.trials, overfitting=config.overfitting)
         task.done(f"{evaluation.n_windows} unseen windows in {len(folds)} blocks")
     out_dir.mkdir(parents=True, exist_ok=True)
     forecasts = out_dir / "forecasts.parquet"
@@ -155,6 +163,15 @@ def log_judgement(tracker: Tracker, run_id: str, judgement: Judgement) -> None:
     for name, value in evaluation.economics.items():
         metrics[f"net_return_{name}"] = value.net_return
         metrics[f"max_drawdown_{name}"] = value.max_drawdown
+        metrics[f"sharpe_{name}"] = value.sharpe
+    for each in evaluation.skill:
+        metrics[f"ic_{each.horizon}"] = each.ic.value
+        metrics[f"rank_ic_{each.horizon}"] = each.rank_ic.value
+    for name, comparison in evaluation.volatility.items():
+        metrics[f"volatility_better_than_{name}"] = comparison.improvement
+        metrics[f"volatility_p_against_{name}"] = comparison.p_value
+    if evaluation.deflated is not None:
+        metrics["deflated_sharpe_probability"] = evaluation.deflated.probability
     tracker.log(run_id, metrics=metrics, tags={"evaluated_blocks": str(evaluation.n_folds)})
     tracker.log_folder(run_id, judgement.forecasts.parent, "evaluation")
 

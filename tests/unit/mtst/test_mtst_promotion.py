@@ -32,7 +32,10 @@ def direction(low: float) -> HorizonSkill:
 
 
 def scores(coverage: float) -> Scores:
-    rows = [HorizonScores(h, 500, 0.2, 0.01, c, 0.52, 0.5, 0.55, 0.05, 0.04, ()) for h, c in ((1, 0.80), (4, coverage))]
+    rows = [
+        HorizonScores(h, 500, 0.2, 0.01, c, 0.52, 0.5, 0.55, 0.05, 0.04, (0.1, 0.5, 0.9))
+        for h, c in ((1, 0.80), (4, coverage))
+    ]
     return Scores("mtst", 0.2, tuple(rows))
 
 
