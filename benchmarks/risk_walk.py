@@ -47,6 +47,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []
+        self.kept = (0, "")
 
     @property
     def last_id(self) -> int:
@@ -69,6 +70,12 @@ class MemoryJournal:
                 if len(found) == limit:
                     break
         return found
+
+    def save_snapshot(self, text: str) -> None:
+        self.kept = (len(self.rows), text)
+
+    def snapshot(self) -> tuple[int, str]:
+        return self.kept
 
     def close(self) -> None:
         return None
@@ -287,6 +294,8 @@ class Walk:
         """The manager dies and comes back with its journal."""
         self.kinds["restart"] += 1
         before = self.manager.book()
+        if self.dice.random() < 0.5:
+            self.manager.snapshot(1)
         self.manager = RiskManager(lambda: self.journal, self.limits, self.clock)
         if self.manager.book() != before:
             self._wrong("another book after a restart")

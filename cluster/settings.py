@@ -196,6 +196,9 @@ class TradeSettings(Group):
         lt=0.5,
         description="least expected return net of costs of such an entry; below 0 play money only",
     )
+    journal_dsn_file: Path | None = Field(
+        None, description="PostgreSQL's connection string for the journal, mode 0600; none keeps it in var/journal.db"
+    )
     key_file: Path | None = Field(None, description='exchange key, JSON {"key": ..., "secret": ...}, mode 0600')
 
 

@@ -26,11 +26,13 @@ KINDS = (
     "recovery",
 )  # fmt: skip
 OPEN_SECONDS = 5.0  # how long opening waits for a lock, e.g. of the writer that is being replaced
+CHECKPOINT_PAGES = 10_000  # rarely, since an append waits for it; snapshots do it between appends
 BUSY_MS = 200  # appends wait less: a bot waits behind them, and a refused entry is cheaper than a late stop
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, payload TEXT NOT NULL, chain TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS snapshots (id INTEGER PRIMARY KEY, book TEXT NOT NULL, chain TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, id);
 CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
@@ -60,6 +62,10 @@ class JournalStore(Protocol):
 
     def latest(self, kind: str, limit: int) -> list[Entry]: ...  # noqa: D102
 
+    def save_snapshot(self, text: str) -> None: ...  # noqa: D102
+
+    def snapshot(self) -> tuple[int, str]: ...  # noqa: D102
+
     def close(self) -> None: ...  # noqa: D102
 
 
@@ -79,7 +85,8 @@ class Journal:
             if not read_only:
                 self._db.executescript(_SCHEMA)
             self._check_version()
-            self._check_pages()
+            if self._newest_snapshot() is None:  # else reading every page would take ever longer
+                self._check_pages()
             self._generation = 0 if read_only else self._claim()
             self._last_id, self._chain = self._tail()
             self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
@@ -139,6 +146,32 @@ class Journal:
             rows = self._db.execute(query, (kind, limit)).fetchall()
         return [Entry(row_id, row_kind, decoded(payload, row_id, str(self.path))) for row_id, row_kind, payload in rows]
 
+    def save_snapshot(self, text: str) -> None:
+        """Keep what all events so far led to, in place of the snapshot before the last; raises JournalError."""
+        with self._lock, _Told(self.path, "cannot be written"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                chain = link(self._chain, self._last_id, "snapshot", text)
+                self._db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (self._last_id, text, chain))
+                self._db.execute(
+                    "DELETE FROM snapshots WHERE id NOT IN (SELECT id FROM snapshots ORDER BY id DESC LIMIT 2)"
+                )
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def snapshot(self) -> tuple[int, str]:
+        """Id of the last event in the newest snapshot, and its text; (0, "") where none can be trusted."""
+        with self._lock, _Told(self.path, "cannot be read"):
+            found = self._newest_snapshot()
+            if found is None:
+                return 0, ""
+            row_id, text, chain = found
+            return (row_id, text) if chain == link(self._chain_at(row_id), row_id, "snapshot", text) else (0, "")
+
     @property
     def last_id(self) -> int:
         """Id of the newest event; 0 when empty."""
@@ -191,6 +224,13 @@ class Journal:
         row = self._db.execute("SELECT id, chain FROM events ORDER BY id DESC LIMIT 1").fetchone()
         return (0, "") if row is None else (int(row[0]), str(row[1]))
 
+    def _newest_snapshot(self) -> tuple[int, str, str] | None:
+        try:
+            row = self._db.execute("SELECT id, book, chain FROM snapshots ORDER BY id DESC LIMIT 1").fetchone()
+        except sqlite3.OperationalError:  # read only, and written before there were any
+            return None
+        return None if row is None else (int(row[0]), str(row[1]), str(row[2]))
+
     def _chain_at(self, row_id: int) -> str:
         row = self._db.execute("SELECT chain FROM events WHERE id = ?", (row_id,)).fetchone()
         return "" if row is None else str(row[0])
@@ -223,6 +263,7 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=OPEN_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
+    db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     return db
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from observability.errors import JournalError, LeaseError, MtstError, OrderError, TradingError
+from observability.errors import JournalError, LeaseError, MtstError, OrderError, SecretError, TradingError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from trading import lease as leases
@@ -45,9 +45,12 @@ from trading.orders import Approved, Decision, OrderIntent, Refused
 from trading.recorder import Recorder
 from trading.risk import decide
 from trading.rulebook import Rule
+from trading.snapshot import book_from_text
 from trading.state import Cause, Latch, TradingState, flattening, lift, reconciled, tighten
 
 log = get_logger(__name__)
+
+SNAPSHOT_ROWS = 5_000
 
 
 class RiskManager:
@@ -71,10 +74,10 @@ class RiskManager:
         switch: KillSwitch | None = None,
     ) -> None:
         self._limits, self._clock, self._gauges, self._switch = limits, clock, Gauges(meters), switch
-        self._lock = threading.RLock()
+        self._lock, self._kept_at = threading.RLock(), 0
         try:
             self._recorder = self._recover(journal)
-        except JournalError as error:
+        except (JournalError, SecretError) as error:
             # not raised: a restarted actor that fails here would never come back, and exits need no journal
             self._recorder = Recorder(None, Book(), str(error))
             log.error("journal_unusable", error=str(error))
@@ -267,6 +270,19 @@ class RiskManager:
             for entry in verdicts
         ]
 
+    def snapshot(self, rows: int = SNAPSHOT_ROWS) -> bool:
+        """Keep the book, so that a restart replays at most about `rows` events; False while there are fewer.
+
+        Raises:
+            JournalError: not kept; the journal alone tells the same story.
+        """
+        journal = self._recorder.need_journal()
+        if journal.last_id - self._kept_at < rows:
+            return False
+        self._recorder.save_snapshot()
+        self._kept_at = journal.last_id
+        return True
+
     def ping(self) -> dict[str, Any]:
         """That it lives, and what it can do: the state, the journal's last id, why the journal is unusable (or "")."""
         journal, state = self._recorder.journal, self._book.latch.state.value
@@ -286,7 +302,8 @@ class RiskManager:
 
     def _recover(self, source: Path | Callable[[], JournalStore]) -> Recorder:
         journal = Journal(source) if isinstance(source, Path) else source()
-        recorder = Recorder(journal, replay(from_rows(journal.read())), wrote=self._gauges.journalled)
+        recorder = Recorder(journal, recovered(journal), wrote=self._gauges.journalled)
+        self._kept_at = journal.snapshot()[0]
         before = journal.latest("limit_change", 1)
         limits = self._limits.to_dict()
         if not before or before[0].payload != limits:
@@ -403,11 +420,26 @@ class RiskManager:
         return self._clock.now_ms()
 
 
-def journalled_limits(path: Path) -> RiskLimits | None:
-    """The limits that were in force when this journal was written last; None where it cannot tell."""
+def recovered(journal: JournalStore) -> Book:
+    """The book that a journal leads to: from its newest snapshot on, or from the beginning.
+
+    Raises:
+        JournalError: the record cannot be trusted.
+    """
+    kept_at, text = journal.snapshot()
+    if kept_at:
+        try:
+            return replay(from_rows(journal.read(after=kept_at)), book_from_text(text))
+        except JournalError as error:
+            log.error("snapshot_unusable", error=str(error))  # the journal itself decides
+    return replay(from_rows(journal.read()))
+
+
+def journalled_limits(opened: Callable[..., JournalStore]) -> RiskLimits | None:
+    """The limits that were in force when a journal was written last; None where it cannot tell."""
     try:
-        journal = Journal(path, read_only=True)
-    except JournalError:
+        journal = opened(read_only=True)
+    except MtstError:
         return None
     try:
         newest = journal.latest("limit_change", 1)

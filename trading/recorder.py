@@ -15,6 +15,7 @@ from observability.errors import JournalError
 from trading.book import Book, apply
 from trading.events import Event, to_rows
 from trading.journal import JournalStore, encoded
+from trading.snapshot import book_to_text
 
 
 class Ticket:
@@ -91,6 +92,15 @@ class Recorder:
         if ticket.error is not None:
             raise JournalError(f"not recorded: {ticket.error}") from ticket.error
         return ticket.row
+
+    def save_snapshot(self) -> None:
+        """Keep the book beside the journal; what is on its way is written first. Raises JournalError."""
+        with self._disk:
+            if self._waiting:
+                self._flush()
+            journal = self.need_journal()
+            # nobody writes while we hold the disk, so this is the book of exactly the last row
+            journal.save_snapshot(book_to_text(self._safe))
 
     def close(self) -> None:
         """Close the journal; what is still on its way is written first."""

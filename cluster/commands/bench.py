@@ -71,6 +71,7 @@ def backfill_kill(
     _run("backfill_kill", json, moments=moments, seed=seed, replay=replay)
 
 
+@app.command()
 def risk_walk(
     *,
     events: Annotated[int, typer.Option(min=1000, help="Events in all.")] = 1_000_000,

@@ -71,7 +71,7 @@ def up(
 
 @app.command()
 def down(context: typer.Context, json: Json = False) -> None:
-    """Stop the bots of this workspace in order; positions stay open, and nobody watches their stops then."""
+    """Stop the bots of this workspace in order; positions stay open, with the stops that rest on the exchange."""
     from cluster.stages import trade as stage
     from cluster.stages.running_fleet import end_actors, fleet_session
 

@@ -95,6 +95,7 @@ def start_fleet(
         space.risk_file.resolve(),
         str(space.data_raw),
         settings.market.exchange,
+        settings.trade.journal_dsn_file,
     )
     LimitsFile(space.risk_file, config.limits).changed()  # a mistake in it is told before anything starts
     with progress.task(f"{len(specs)} bots and the risk manager") as task:
@@ -189,7 +190,13 @@ def find_fleet(settings: Settings) -> Fleet:
         handles = {spec.name: ray.get_actor(actor_name(spec.name), namespace=NAMESPACE) for spec in specs}
     except ValueError as error:
         raise TradingError(f"a bot is gone: {error}", todo="trade down, then trade up") from error
-    config = FleetConfig(specs, settings.workspace.journal.resolve(), risk_limits(settings, specs), detached=True)
+    config = FleetConfig(
+        specs,
+        settings.workspace.journal.resolve(),
+        risk_limits(settings, specs),
+        detached=True,
+        journal_dsn=settings.trade.journal_dsn_file,
+    )
     return Fleet(config, risk, handles)
 
 

@@ -24,6 +24,7 @@ from trading.adapters.bot_spec import DIRECTIVE, BotSpec
 from trading.adapters.call_record import CallRecord
 from trading.adapters.gate import OrderGate
 from trading.adapters.order_lookup import outcome_of
+from trading.adapters.orphans import clear_orphans
 from trading.adapters.risk_port import RiskPort
 from trading.book import Reservation
 from trading.directive import Directive
@@ -51,6 +52,8 @@ class Bookkeeper:
         self.spec, self.risk, self.meters = spec, risk, meters
         self.lease: Lease | None = None
         self.calls = CallRecord()
+        self.strangers: dict[str, str] = {}
+        """Resting orders on the account that nobody here made, and their pairs."""
         self.stopped = ""
         """Why the bot closes everything by itself, since the risk manager was away; until that has heard of it."""
         self._kept_file = Path(spec.folder) / DIRECTIVE
@@ -139,6 +142,28 @@ class Bookkeeper:
             except MtstError as error:
                 log.warning("still_unsettled", reservation=reservation.reservation_id, error=str(error))
 
+    def reconcile(self, bot: Any, gate: OrderGate) -> None:
+        """Where orders may have got lost: take back those that only the exchange knows, and note a stranger's.
+
+        Raises:
+            ExchangeError: it cannot be asked; asked again in the next loop.
+        """
+        if bot.config["dry_run"] or not (gate.orphans_likely or self.strangers):
+            return
+        pairs = {*self.spec.pairs, *(trade.pair for trade in Trade.get_open_trades())}
+        self.strangers = clear_orphans(bot.exchange, sorted(pairs))
+        gate.orphans_likely = False
+
+    def protect(self, bot: Any) -> None:
+        """Have a stop rest on the exchange for every position that has none, also for one bought a moment ago."""
+        if not bot.strategy.order_types.get("stoploss_on_exchange"):
+            return
+        for trade in Trade.get_open_trades():
+            if trade.has_open_position and not trade.has_open_orders and not trade.has_open_sl_orders:
+                with bot._exit_lock:
+                    bot.handle_stoploss_on_exchange(trade)
+        Trade.commit()
+
     def tell_fills(self) -> None:
         """Journal what every order of the database has filled so far, unless it was told before."""
         for order in Order.session.query(Order).filter(Order.filled > 0).all():
@@ -211,7 +236,7 @@ class Bookkeeper:
                 pending[base] = pending.get(base, 0.0) + order.safe_remaining
             if trade.amount > 0 and trade.pair in marks:
                 side = "short" if trade.is_short else "long"
-                stop = trade.stop_loss or None
+                stop = (trade.stop_loss or None) if protected(bot, trade) else None
                 positions.append(Position(trade.pair, side, trade.amount, trade.open_rate, marks[trade.pair], stop))  # type: ignore[arg-type]
         for pair, mark in marks.items():
             base = bot.exchange.get_pair_base_currency(pair)
@@ -219,6 +244,7 @@ class Bookkeeper:
             equity += have * mark
             if abs(have - want) > pending.get(base, 0.0) + max(DUST / mark, SLACK * want):
                 problems.append(f"{base}: the exchange has {have:.8g}, the bot's orders say {want:.8g}")
+        problems += [f"{pair}: order {order_id} is not ours" for order_id, pair in self.strangers.items()]
         return AccountReport(
             account=self.spec.account,
             bot=self.spec.name,
@@ -255,6 +281,12 @@ class Bookkeeper:
             fee=filled * price * (rate or 0.0),
             profit=trade.realized_profit if last else None,
         )
+
+
+def protected(bot: Any, trade: Any) -> bool:
+    """Whether the trade's stop rests on the exchange; a dry run's orders, and its stops, are watched by the loop."""
+    on_exchange = bot.strategy.order_types.get("stoploss_on_exchange") and not bot.config["dry_run"]
+    return not on_exchange or trade.has_open_sl_orders
 
 
 def net_bought() -> dict[str, float]:

@@ -21,11 +21,11 @@ from trading.adapters.bot_books import read_book
 from trading.adapters.bot_runner import BEGUN, BotStatus
 from trading.adapters.bot_spec import DIRECTIVE, BotSpec
 from trading.adapters.fleet_books import FleetBooks, ledger_lines
+from trading.adapters.postgres_journal import open_journal
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE, RiskActorConfig, start_risk_actor
 from trading.adapters.sandbox.client import SandboxClient
 from trading.adapters.venue_clock import Participant, VenueClock
 from trading.clock import Clock, WallClock
-from trading.journal import Journal
 from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
 from trading.reconcile import compare_books, journal_lines
@@ -51,7 +51,7 @@ class FleetConfig:
         targets: folder of Prometheus targets.
         switch: file of the kill switch; laid down where it is missing, kept as it stands where it is pulled.
         detached: outlive the program that starts it.
-        limits_file, candles, exchange: see `RiskActorConfig`.
+        limits_file, candles, exchange, journal_dsn: see `RiskActorConfig`.
     """
 
     bots: tuple[BotSpec, ...]
@@ -64,6 +64,7 @@ class FleetConfig:
     limits_file: Path | None = None
     candles: str = ""
     exchange: str = ""
+    journal_dsn: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class Fleet:
                 config.limits_file,
                 config.candles,
                 config.exchange,
+                config.journal_dsn,
                 detached=config.detached,
             )
         )
@@ -303,7 +305,7 @@ class Fleet:
             ledger = client.ledger()
         finally:
             client.close()
-        journal = Journal(self.config.journal, read_only=True)
+        journal = open_journal(self.config.journal, self.config.journal_dsn, read_only=True)
         fills = list(journal.read("fill"))
         journal.close()
         compared = {

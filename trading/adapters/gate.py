@@ -18,6 +18,7 @@ from typing import Any
 
 from freqtrade.exceptions import (
     DependencyException,
+    ExchangeError,
     FreqtradeException,
     InsufficientFundsError,
     InvalidOrderException,
@@ -36,6 +37,7 @@ from trading.rulebook import Rule
 log = get_logger(__name__)
 
 DEADLINE_S = 0.5
+EXIT, STOP = "x-", "s-"  # how the ids of our exits and stops begin; an entry's is its reservation's
 REST_MS = 60_000  # a refused pair is not asked for again for so long: Freqtrade repeats an entry every few seconds
 
 
@@ -91,6 +93,8 @@ class OrderGate:
         self.outstanding: dict[str, str | None] = {}
         """Reservations without outcome -> the exchange's order id, None while unknown."""
         self.refusals: dict[str, int] = {}
+        self.orphans_likely = True
+        """Whether the exchange may hold orders that the bot does not know: at the start, and when one got lost."""
         self._facts, self._epoch, self._meters, self._deadline_s = facts, epoch, meters, deadline_s
         self._breaker = Breaker()
         self._resting: dict[str, int] = {}
@@ -99,15 +103,20 @@ class OrderGate:
 
     def stand_at(self, exchange: Any) -> None:
         """Take the place of the exchange's `create_order`; once per exchange object."""
-        self._exchange, self._send, params = exchange, exchange.create_order, exchange._get_params
+        self._exchange, self._send, self._rest_stop = exchange, exchange.create_order, exchange.create_stoploss
         self._lookup = OrderLookup(exchange)
         live = not exchange._config["dry_run"]
 
-        def with_client_id(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            return {**params(*args, **kwargs), **({"clientOrderId": self._client_id} if live else {})}
+        def with_client_id(params: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+            def named(*args: Any, **kwargs: Any) -> dict[str, Any]:
+                return {**params(*args, **kwargs), **({"clientOrderId": self._client_id} if live else {})}
 
-        exchange._get_params = with_client_id
+            return named
+
+        exchange._get_params = with_client_id(exchange._get_params)
+        exchange._get_stop_params = with_client_id(exchange._get_stop_params)
         exchange.create_order = self.create_order
+        exchange.create_stoploss = self.create_stop
 
     @property
     def lookup(self) -> OrderLookup:
@@ -136,6 +145,35 @@ class OrderGate:
         adds_risk = order["side"] == "buy" if spot else not order.get("reduceOnly", False)
         return self._enter(order) if adds_risk else self._exit(order)
 
+    def create_stop(self, **order: Any) -> dict[str, Any]:
+        """Freqtrade's `Exchange.create_stoploss`, same arguments and result.
+
+        A stop that the exchange refuses is no reason to sell at once, as Freqtrade would, and perhaps to buy again a
+        moment later: the loop watches the price meanwhile, every loop tries the stop again, and no entry is allowed
+        on the account until it rests (UNPROTECTED).
+
+        Raises:
+            ExchangeError: no stop rests now. InsufficientFundsError: the coins are sold or locked elsewhere.
+        """
+        client_id = f"{STOP}{uuid.uuid4().hex}"
+        try:
+            made = self._place(client_id, order, self._rest_stop)
+        except InsufficientFundsError:
+            self.orphans_likely = True  # an unknown order of an earlier life may hold the coins
+            self._count("sell", "rejected")
+            raise
+        except InvalidOrderException as error:
+            self._count("sell", "rejected")
+            raise ExchangeError(f"the stop was refused: {error}") from error
+        except FreqtradeException as error:
+            found = self._lookup.by_client_id(client_id, order["pair"])
+            if found is None:
+                self.orphans_likely = True
+                raise
+            log.warning("lost_reply", pair=order["pair"], order=found["id"], error=str(error)[:200])
+            made = found
+        return made
+
     def settle(self, reservation_id: str, order: dict[str, Any] | None) -> None:
         """Tell the risk manager what became of a reservation; it stays outstanding until that succeeded.
 
@@ -153,7 +191,7 @@ class OrderGate:
             log.warning("not_settled", reservation=reservation_id, error=str(error))
 
     def _exit(self, order: dict[str, Any]) -> dict[str, Any]:
-        client_id = f"x-{uuid.uuid4().hex}"
+        client_id = f"{EXIT}{uuid.uuid4().hex}"
         try:
             made = self._place(client_id, order)
         except (InsufficientFundsError, InvalidOrderException):
@@ -251,10 +289,10 @@ class OrderGate:
         self._breaker.success()
         return decision
 
-    def _place(self, client_id: str, order: dict[str, Any]) -> dict[str, Any]:
+    def _place(self, client_id: str, order: dict[str, Any], send: Callable[..., Any] | None = None) -> dict[str, Any]:
         self._client_id = client_id
         try:
-            return dict(self._send(**order))
+            return dict((send or self._send)(**order))
         finally:
             self._client_id = ""
 

@@ -22,6 +22,7 @@ from observability.logging import configure_logging, get_logger
 from observability.metrics import Meters
 from trading.clock import Clock, WallClock
 from trading.directive import Directive
+from trading.journal import Journal, JournalStore
 from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
 from trading.limits_file import WIRED, LimitsFile
@@ -47,6 +48,8 @@ class RiskActorConfig:
         limits: the limits.
         clock: the venue's clock; must travel by Ray.
         targets: folder of Prometheus file_sd targets; None exports nothing.
+        journal_dsn: file with PostgreSQL's connection string, mode 0600; the journal then lies there and not in the
+            file, so that the actor can come back on another node.
         switch: file of the kill switch; None has none.
         limits_file: TOML file whose limits win over `limits`, read again whenever it changes; None has none.
         candles, exchange: root of the candle store and the exchange whose candles tell how far assets move together;
@@ -63,6 +66,7 @@ class RiskActorConfig:
     limits_file: Path | None = None
     candles: str = ""
     exchange: str = ""
+    journal_dsn: Path | None = None
     name: str = ACTOR_NAME
     namespace: str = NAMESPACE
     detached: bool = False
@@ -79,7 +83,7 @@ class RiskActor(RiskManager):
         self._config, self._estimated = config, float("-inf")
         self._file = LimitsFile(config.limits_file, config.limits) if config.limits_file is not None else None
         limits, error = self._first_limits()
-        super().__init__(config.journal, limits, config.clock, meters, switch)
+        super().__init__(self._open_journal, limits, config.clock, meters, switch)
         if error:
             self._refuse(error)
         self._ending = threading.Event()
@@ -97,13 +101,20 @@ class RiskActor(RiskManager):
         if self._exporter is not None:
             self._exporter.close()
 
+    def _open_journal(self, *, read_only: bool = False) -> JournalStore:
+        if self._config.journal_dsn is None:
+            return Journal(self._config.journal, read_only=read_only)
+        from trading.adapters.postgres_journal import open_journal  # its library only where it is used
+
+        return open_journal(self._config.journal, self._config.journal_dsn, read_only=read_only)
+
     def _first_limits(self) -> tuple[RiskLimits, str]:
         """The limits to start with, and why the file's could not be taken: then those of the journal go on."""
         base = self._config.limits
         try:
             found = self._file.changed() if self._file is not None else None
         except SettingsError as error:
-            kept = journalled_limits(self._config.journal) or base
+            kept = journalled_limits(self._open_journal) or base
             return replace(kept, **{name: getattr(base, name) for name in WIRED}), str(error)
         return found or base, ""
 
@@ -115,6 +126,7 @@ class RiskActor(RiskManager):
                 self.obey()
                 self._reload()
                 self._estimate()
+                self.snapshot()
                 trouble = ""
             except (MtstError, OSError) as error:
                 if not self._ending.is_set() and str(error) != trouble:

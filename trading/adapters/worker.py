@@ -91,12 +91,17 @@ class TradingDesk:
             self.books.hold_lease()
             assert self.gate is not None  # set by connect before any loop
             self.books.settle_outstanding(self.bot, self.gate)
+            self.books.reconcile(self.bot, self.gate)
             self.books.report(self.bot, marks)
         except Exception as error:  # noqa: BLE001 - a bot without risk manager still has to watch its stops
             log.error("begin_loop_failed", bot=self._ports.spec.name, error=repr(error))
 
     def end_loop(self) -> None:
-        """The loop is done: tell the fills. Never raises."""
+        """The loop is done: have every position protected, tell the fills. Never raises."""
+        try:
+            self.books.protect(self.bot)
+        except Exception as error:  # noqa: BLE001 - tried again in the next loop; until then the loop watches
+            log.error("not_protected", bot=self._ports.spec.name, error=repr(error))
         try:
             self.books.tell_fills()
         except Exception as error:  # noqa: BLE001 - told again after the next loop

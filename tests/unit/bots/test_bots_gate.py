@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,13 @@ from typing import Any
 
 import ccxt
 import pytest
-from freqtrade.exceptions import DependencyException, InsufficientFundsError, TemporaryError
+from freqtrade.exceptions import (
+    DependencyException,
+    ExchangeError,
+    InsufficientFundsError,
+    InvalidOrderException,
+    TemporaryError,
+)
 
 from observability.errors import GateError
 from trading.adapters.gate import EntryFacts, EntryRefused, GateId, OrderGate
@@ -52,6 +59,19 @@ class RecordingExchange:
 
     def _get_params(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
         return {}
+
+    def _get_stop_params(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
+        return {"stopPrice": 1.0}
+
+    def create_stoploss(self, **order: Any) -> dict[str, Any]:
+        params = self._get_stop_params(side=order["side"])
+        self.sent.append({**order, **params})
+        made = {"id": f"{len(self.sent)}", "status": "open", "filled": 0.0}
+        if self.fails is None or self.executes_before_failing:
+            self._api.orders[params["clientOrderId"]] = made
+        if self.fails is not None:
+            raise self.fails
+        return made
 
     def _order_contracts_to_amount(self, order: dict[str, Any]) -> dict[str, Any]:
         return order
@@ -332,3 +352,35 @@ def test_an_adopted_order_is_answered_and_not_sent(scene: Scene) -> None:
     with gate.adopting({"id": "77"}):
         assert scene.buy()["id"] == "77"
     assert scene.exchange.sent == []
+
+
+STOP_ORDER = {"pair": PAIR, "amount": 0.01, "stop_price": 58_000.0, "order_types": {}, "side": "sell", "leverage": 1.0}
+
+
+def test_a_stop_is_never_gated_and_carries_an_id_of_ours(scene: Scene) -> None:
+    scene.gate(epoch=None)
+    scene.exchange.create_stoploss(**STOP_ORDER)
+    assert re.fullmatch("s-[0-9a-f]{32}", scene.exchange.sent[0]["clientOrderId"])
+
+
+def test_a_refused_stop_sells_nothing(scene: Scene) -> None:
+    """Freqtrade would sell on InvalidOrderException and buy again a moment later."""
+    gate = scene.gate()
+    scene.exchange.fails = InvalidOrderException("would trigger at once")
+    with pytest.raises(ExchangeError) as refused:
+        scene.exchange.create_stoploss(**STOP_ORDER)
+    assert not isinstance(refused.value, InvalidOrderException)
+    gate.orphans_likely = False
+    scene.exchange.fails = InsufficientFundsError("coins are locked")
+    with pytest.raises(InsufficientFundsError):
+        scene.exchange.create_stoploss(**STOP_ORDER)
+    assert gate.orphans_likely, "an unknown order may hold them"
+
+
+def test_a_stop_whose_answer_is_lost_is_found(scene: Scene) -> None:
+    scene.gate()
+    scene.exchange.fails, scene.exchange.executes_before_failing = TemporaryError("504"), True
+    assert scene.exchange.create_stoploss(**STOP_ORDER)["id"] == "1"
+    scene.exchange.executes_before_failing = False
+    with pytest.raises(TemporaryError):
+        scene.exchange.create_stoploss(**STOP_ORDER)

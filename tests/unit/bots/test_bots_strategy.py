@@ -179,19 +179,36 @@ def test_the_stop_survives_in_the_tag() -> None:
     frame = _candles()
     strategy = _wired(Broken, frame)
     tag = _analysed(strategy, frame)["enter_tag"].iloc[-1]
-    trade = SimpleNamespace(enter_tag=tag, is_short=False, leverage=1.0)
+    trade = SimpleNamespace(enter_tag=tag, is_short=False, leverage=1.0, open_rate=100.0, stop_loss=90.0)
     relative = strategy.custom_stoploss(PAIR, trade, datetime.now(UTC), 100.0, 0.0, after_fill=True)
     assert relative == pytest.approx(0.02)
+    trade.stop_loss = 98.0001
+    assert strategy.custom_stoploss(PAIR, trade, datetime.now(UTC), 101.0, 0.01, after_fill=False) is None, "it stands"
     unknown = SimpleNamespace(enter_tag="recovered", is_short=False, leverage=1.0)
     assert strategy.custom_stoploss(PAIR, unknown, datetime.now(UTC), 100.0, 0.0, after_fill=True) is None
 
 
 def test_a_person_can_have_everything_closed() -> None:
     strategy = _wired(Swing, _candles())
-    trade = SimpleNamespace(enter_tag="", open_date_utc=datetime.now(UTC))
+    trade = SimpleNamespace(enter_tag="", open_date_utc=datetime.now(UTC), stop_loss=0.0)
     assert strategy.custom_exit(PAIR, trade, datetime.now(UTC), 1.0, 0.0) is None
     strategy.desk.flatten = True
     assert strategy.custom_exit(PAIR, trade, datetime.now(UTC), 1.0, 0.0) == "flatten"
+
+
+@pytest.mark.parametrize(
+    ("short", "rests", "rate", "sold"),
+    [
+        (False, False, 98.1, False), (False, False, 97.9, True), (False, True, 97.9, False), (False, True, 96.0, True),
+        (True, False, 97.9, False), (True, False, 98.1, True), (True, True, 98.1, False), (True, True, 100.1, True),
+    ],
+)  # fmt: skip
+def test_what_a_resting_stop_has_missed_is_sold_by_the_loop(short: bool, rests: bool, rate: float, sold: bool) -> None:
+    strategy = _wired(Swing, _candles())
+    trade = SimpleNamespace(
+        enter_tag="", open_date_utc=datetime.now(UTC), stop_loss=98.0, is_short=short, has_open_sl_orders=rests
+    )
+    assert strategy.custom_exit(PAIR, trade, datetime.now(UTC), rate, 0.0) == ("stop_missed" if sold else None)
 
 
 def test_swing_uses_the_rules() -> None:
@@ -276,8 +293,11 @@ def test_a_bad_outlook_closes_and_a_dull_one_does_not() -> None:
 def test_a_trade_ends_with_its_horizon_even_when_no_forecast_comes() -> None:
     strategy = _wired(NnPredictor, _candles())
     old = SimpleNamespace(
-        enter_tag="", open_date_utc=datetime.fromtimestamp(time.time() - 5 * STEP_S, tz=UTC), is_short=False
+        enter_tag="",
+        stop_loss=0.0,
+        open_date_utc=datetime.fromtimestamp(time.time() - 5 * STEP_S, tz=UTC),
+        is_short=False,
     )
-    young = SimpleNamespace(enter_tag="", open_date_utc=datetime.now(UTC), is_short=False)
+    young = SimpleNamespace(enter_tag="", stop_loss=0.0, open_date_utc=datetime.now(UTC), is_short=False)
     assert strategy.custom_exit(PAIR, old, datetime.now(UTC), 1.0, 0.0) == "horizon"
     assert strategy.custom_exit(PAIR, young, datetime.now(UTC), 1.0, 0.0) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +139,8 @@ def test_a_changed_file_changes_the_limits_and_a_bad_one_keeps_them(manager: Ris
     assert [entry.payload["max_notional"] for entry in journal.read("limit_change")] == [10_000.0, 100.0]
     assert [entry.payload["error"] for entry in journal.read("limit_refused")] == ["not a limit"]
     journal.close()
-    assert journalled_limits(tmp_path / "journal.db") == fresh
-    assert journalled_limits(tmp_path / "none.db") is None
+    assert journalled_limits(partial(Journal, tmp_path / "journal.db")) == fresh
+    assert journalled_limits(partial(Journal, tmp_path / "none.db")) is None
 
 
 # --- the market's estimate ------------------------------------------------------------------------------------------

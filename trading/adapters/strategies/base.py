@@ -34,6 +34,7 @@ log = get_logger(__name__)
 
 GRACE_S = 60  # how long into the next candle the one before it still counts as the newest
 STOP_TAG = "stop="
+STOP_LIMIT = 0.98  # where a stop becomes a limit order, its price as a part of the stop's
 T = TypeVar("T")
 
 
@@ -77,7 +78,10 @@ class FailClosedStrategy(IStrategy):
         "exit": "market",
         "emergency_exit": "market",
         "stoploss": "market",
-        "stoploss_on_exchange": False,
+        # A stop that rests on the exchange protects the position also when this bot is dead.
+        "stoploss_on_exchange": True,
+        "stoploss_on_exchange_interval": 60,
+        "stoploss_on_exchange_limit_ratio": STOP_LIMIT,
     }
     order_time_in_force: ClassVar = {"entry": "GTC", "exit": "GTC"}
 
@@ -211,15 +215,17 @@ class FailClosedStrategy(IStrategy):
     ) -> float | None:  # fmt: skip
         """The stop of the trade's tag, as distance from its open; the outer one where the tag tells none."""
         distance = _tagged(trade.enter_tag)
-        if distance is None:
+        if distance is None or self._stands(trade, distance):
             return None
         return float(stoploss_from_open(-distance, current_profit, is_short=trade.is_short, leverage=trade.leverage))
 
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs: Any
     ) -> str | None:
-        """Close everything when a person asked for it."""
-        return "flatten" if self.desk is not None and self.desk.flatten else None
+        """Close everything when asked for; sell what a resting stop should have sold and has not."""
+        if self.desk is not None and self.desk.flatten:
+            return "flatten"
+        return "stop_missed" if self._stop_missed(trade, current_rate) else None
 
     # --- for the gate -----------------------------------------------------------------------------------------------
 
@@ -251,6 +257,19 @@ class FailClosedStrategy(IStrategy):
         if distance is None and candle is not None:
             return self._stops.get(pair, {}).get(candle, 0.0)
         return distance or 0.0
+
+    @staticmethod
+    def _stands(trade: Trade, distance: float) -> bool:
+        """Whether the stop stands already; a rounding's difference must not replace it on the exchange."""
+        wanted = trade.open_rate * (1.0 + distance / trade.leverage * (1.0 if trade.is_short else -1.0))
+        return bool(trade.stop_loss) and abs(trade.stop_loss / wanted - 1.0) < 5e-4
+
+    def _stop_missed(self, trade: Trade, rate: float) -> bool:
+        """Whether the price is through a stop that does not rest, or beyond the limit of one that does (a gap)."""
+        if self._simulated() or not trade.stop_loss:
+            return False
+        slack = STOP_LIMIT if trade.has_open_sl_orders else 1.0
+        return bool(rate >= trade.stop_loss / slack if trade.is_short else rate <= trade.stop_loss * slack)
 
     def _simulated(self) -> bool:
         return self.dp is not None and self.dp.runmode not in (RunMode.LIVE, RunMode.DRY_RUN)
