@@ -82,6 +82,17 @@ def risk_walk(
     _run("risk_walk", json, events=events, seed=seed)
 
 
+@app.command("point-in-time")
+def point_in_time(
+    *,
+    data: Annotated[Path | None, typer.Option(help="Real tables; else MTST_SHARED_DATA or ../shared/data.")] = None,
+    publications: Annotated[int, typer.Option(min=1, help="Publications to spoil through the whole path.")] = 30,
+    json: Json = None,
+) -> None:
+    """Whether any on-chain, funding or mark row is seen before it could be known, beside joins by its own stamp."""
+    _run("point_in_time", json, data=data, publications=publications)
+
+
 @app.command()
 def ett(
     *,
