@@ -1,7 +1,7 @@
 """Long-horizon forecasting of an ETT series: the field's own table, measured on the full test set.
 
 Split 12/4/4 months, z-scores from the training part. The recipe below was chosen on validation parts only; it is an
-average of two networks with different look-backs and of the ridge regression that is also its baseline.
+average of three networks (two look-backs) and of the ridge regression that is also its baseline.
 """
 
 from __future__ import annotations
@@ -39,13 +39,17 @@ class Member:
     strides: tuple[int, ...]
 
 
-MEMBERS = (Member(336, (24, 48), (22, 20)), Member(512, (32, 64), (16, 32)))
+MEMBERS = (
+    Member(336, (24, 48), (22, 20)),
+    Member(336, (24, 48), (22, 20)),  # once more from another seed
+    Member(512, (32, 64), (16, 32)),
+)
 NETWORK = MTSTConfig(
     channel_mode="independent", forecast="channels", head="point", instance_norm="reversible", n_layers=1, d_model=32,
     n_heads=4, d_ff=64, dropout=0.3, head_dropout=0.4, fuse_rank=0,
 )  # fmt: skip
 TRAINING = TrainingConfig(
-    lr=1e-3, batch=128, epochs=6, patience=6, weight_decay=0.01, max_windows=0, max_valid=0, ema=0.99, precision="bf16"
+    lr=1e-3, batch=128, epochs=5, patience=5, weight_decay=0.01, max_windows=0, max_valid=0, ema=0.99, precision="bf16"
 )
 LOSS = "mae"
 

@@ -5,6 +5,7 @@ The market's own path is `training.py`; this one exists to measure the network b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ def train_series(  # noqa: PLR0917 - as `train`
 class SeriesTask:
     """Learning the next H rows of all channels."""
 
-    def __init__(self, model_config: MTSTConfig, config: TrainingConfig, series: Series, loss: str) -> None:
+    def __init__(
+        self, model_config: MTSTConfig, config: TrainingConfig, series: Series, loss: str, *, judge_start: bool = True
+    ) -> None:
         device = device_of(config)
         self.config, self._measure = config, LOSSES[loss]
         self.model = MTST(model_config).to(device)
@@ -95,7 +98,9 @@ class SeriesTask:
         self.n_windows = len(self._train)
         self.details: dict[str, float] = {}
         self.fingerprint = fingerprint((model_config.to_dict(), config.to_dict(), loss), (series.values,))
-        self.base_loss = self._mean(lambda x, _: x[:, :1].expand(-1, len(model_config.horizons), -1) * 0)
+        self.base_loss = math.nan
+        if judge_start:  # the untrained network forecasts about the window's mean
+            self.base_loss = self._mean(lambda x, _: x.mean(1, keepdim=True).expand(-1, len(model_config.horizons), -1))
 
     def loss(self, network: nn.Module, chosen: Array) -> Tensor:
         """Mean loss of these training windows."""

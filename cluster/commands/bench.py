@@ -110,6 +110,20 @@ def ett(
     _run("ett", json, csv=csv, horizons=lengths, seeds=seeds, threads=threads, epochs=epochs)
 
 
+@app.command()
+def train(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each side.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="A side's time a turn.")] = 3.0,
+    neuralforecast_python: Annotated[
+        Path | None, typer.Option(exists=True, help="Interpreter of an environment that has neuralforecast.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """How fast training is, beside a plain PatchTST and neuralforecast's, and what bounds it."""
+    _run("train_speed", json, rounds=rounds, seconds=seconds, neuralforecast_python=neuralforecast_python)
+
+
 def _run(name: str, json: Path | None, **options: Any) -> None:
     """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
     try:
