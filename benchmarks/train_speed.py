@@ -1,7 +1,7 @@
 """How fast training is: this project's networks beside a plain PatchTST and neuralforecast's, process by process.
 
-Sides take turns, each in a process of its own with the same threads and allocator settings, for several rounds. A side's
-figure is the fastest tenth of its steps, as what else runs on the machine only ever slows one down; the same by
+Sides take turns, each in a process of its own with the same threads and allocator settings, for several rounds. A
+side's figure is the fastest tenth of its steps, as what else runs on the machine only ever slows one down; the same by
 processor time stands beside it, which a busy machine hardly changes.
 """
 
@@ -60,7 +60,8 @@ def _figures(
     size = f"by processor time {by_cpu['mtst']:.0f} and {by_cpu['patchtst']:.0f}; "
     size += f"{small[0]['parameters']:,} parameters, {share['mtst']:.0%} of the bf16 GEMM peak of {peak:.0f} GFLOP/s"
     used = max(row["peak_gb"] for row in paper)
-    big = f"by processor time {by_cpu['paper']:.0f}; {paper[0]['parameters']:,} parameters, {used:.2f} GB, {share['paper']:.0%} of peak"
+    big = f"by processor time {by_cpu['paper']:.0f}; "
+    big += f"{paper[0]['parameters']:,} parameters, {used:.2f} GB, {share['paper']:.0%} of peak"
     unit = "windows/s"
     rows = [
         Figure("MTST, 1 thread", ours, unit, "PatchTST", peer, ours / peer, 2000.0, goal_of="value", note=size),

@@ -1,6 +1,7 @@
-"""A trained model as a folder that anyone can read: weights, a card in JSON, and the SHA-256 of both.
+"""A trained model as a folder that anyone can read: weights, a card in JSON, the network as ONNX, and their SHA-256.
 
     weights.safetensors   tensors only; nothing in it can run code
+    model.onnx            the same network for other runtimes (not of one whose pairs attend to each other)
     card.json             configuration, data-set specification, scaler, folds, scores, data hashes, code version
     SHA256SUMS            as `sha256sum -c` reads it; its own hash is the artifact's version
 
@@ -25,13 +26,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mtst.model import MTST, MTSTConfig
+from mtst.onnx_export import write_onnx
 from mtst.panel import Scaler
 from observability.errors import ArtifactError, MtstError
 from observability.files import sync
 from pipelines.spec import DatasetSpec
 
 FORMAT = "mtst-artifact-1"
-WEIGHTS, CARD, SUMS = "weights.safetensors", "card.json", "SHA256SUMS"
+WEIGHTS, CARD, ONNX, SUMS = "weights.safetensors", "card.json", "model.onnx", "SHA256SUMS"
 OWN_FIELDS = ("format", "model", "spec", "spec_hash", "scaler")
 VERSION_DIGITS = 12
 
@@ -91,9 +93,13 @@ def save_artifact(folder: Path, model: MTST, scaler: Scaler, spec: DatasetSpec, 
     try:
         save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
         (building / CARD).write_text(_to_json({**_without_nan(dict(card)), **own}, str(folder)))
-        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in (CARD, WEIGHTS))
+        names = [CARD, WEIGHTS]
+        if not model.config.peers:
+            write_onnx(model, building / ONNX)
+            names.append(ONNX)
+        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in names)
         (building / SUMS).write_text(sums)
-        for name in (WEIGHTS, CARD, SUMS):
+        for name in (*names, SUMS):
             sync(building / name)
         building.chmod(0o755)
         os.replace(building, folder)
@@ -118,7 +124,7 @@ def verify_artifact(folder: Path, version: str = "") -> Artifact:
         listed = {name: digest for digest, name in lines}
     except (OSError, ValueError) as error:
         raise ArtifactError(f"not a readable artifact: {error}", where=where, todo=todo) from error
-    if set(listed) != {WEIGHTS, CARD}:
+    if set(listed) - {ONNX} != {WEIGHTS, CARD}:
         raise ArtifactError(f"{SUMS} lists {sorted(listed)}, expected {CARD} and {WEIGHTS}", where=where, todo=todo)
     for name, expected in listed.items():
         if not (folder / name).is_file():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mtst.artifact import CARD, SUMS, WEIGHTS, load_artifact, save_artifact, verify_artifact
+from mtst.artifact import CARD, ONNX, SUMS, WEIGHTS, load_artifact, save_artifact, verify_artifact
 from mtst.panel import Scaler
 from observability.errors import ArtifactError
 from pipelines.frames import feature_frame
@@ -18,7 +18,7 @@ from tests.unit.mtst_serving.serving_kit import candles, small_artifact, small_m
 
 def reseal(folder: Path) -> None:
     """What a careless person does after editing a file: new sums, so that only the content can betray it."""
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (CARD, WEIGHTS)]
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (CARD, WEIGHTS, ONNX)]
     (folder / SUMS).write_text("".join(lines))
 
 
@@ -45,9 +45,9 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert not loaded.model.training
 
 
-def test_the_folder_holds_three_readable_files_and_no_leftovers(tmp_path: Path) -> None:
+def test_the_folder_holds_four_readable_files_and_no_leftovers(tmp_path: Path) -> None:
     small_artifact(tmp_path / "a")
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted([WEIGHTS, CARD, SUMS])
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted([WEIGHTS, CARD, ONNX, SUMS])
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     for line in (tmp_path / "a" / SUMS).read_text().splitlines():
         digest, name = line.split("  ")
@@ -62,7 +62,7 @@ def test_an_artifact_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "a" / SUMS).read_text() == before
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, CARD])
+@pytest.mark.parametrize("name", [WEIGHTS, CARD, ONNX])
 def test_a_flipped_bit_is_refused(tmp_path: Path, name: str) -> None:
     small_artifact(tmp_path / "a")
     data = bytearray((tmp_path / "a" / name).read_bytes())
@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path, name: str) -> None:
         load_artifact(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, CARD, SUMS])
+@pytest.mark.parametrize("name", [WEIGHTS, CARD, ONNX, SUMS])
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     small_artifact(tmp_path / "a")
     (tmp_path / "a" / name).unlink()
