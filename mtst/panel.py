@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 
 from observability.errors import DataError, SpecError
+from pipelines.blobs import Blobs
 from pipelines.candles import timeframe_ms
+from pipelines.frames import read_features
 from pipelines.labels import NEXT_OPEN
 
 if TYPE_CHECKING:
@@ -224,20 +226,19 @@ def make_panel(
 
 
 def load_panel(path: Path | str, spec: DatasetSpec) -> Panel:
-    """Panel from feature files `<path>/<PAIR>.parquet` (or `<path>/<spec hash>/<PAIR>.parquet`), PAIR as BTC_USDT.
+    """Panel from feature files `<path>/<PAIR>/<period>.parquet` (or `<path>/<spec hash>/...`), PAIR as BTC_USDT.
 
     Raises:
         SpecError: a pair's file is missing or lacks columns of the specification.
     """
-    folder = Path(path)
-    if (folder / spec.hash).is_dir():
-        folder = folder / spec.hash
+    folder = str(path)
+    if Blobs.at(folder).names(".parquet", spec.hash):
+        folder = f"{folder}/{spec.hash}"
     frames: dict[str, pl.DataFrame] = {}
     for pair in spec.pairs:
-        file = folder / f"{pair.replace('/', '_')}.parquet"
-        if not file.is_file():
+        frames[pair] = read_features(folder, pair)
+        if frames[pair].is_empty():
             raise SpecError(
-                f"no features of {pair}", where=str(file), todo="build the features of this specification first"
+                f"no features of {pair}", where=folder, todo="build the features of this specification first"
             )
-        frames[pair] = pl.read_parquet(file)
     return make_panel(frames, spec.columns, spec.horizons, spec.timeframe, spec.lookback)

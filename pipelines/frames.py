@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,13 +11,13 @@ import polars as pl
 
 from observability.errors import SpecError, StoreError
 from pipelines.blobs import Blobs
-from pipelines.candles import CANDLE_SCHEMA, PAIR, pair_column, validate_candles
+from pipelines.candles import CANDLE_SCHEMA, PAIR, pair_column, timeframe_ms, validate_candles
 from pipelines.enrich import enrich_funding, enrich_mark, enrich_onchain
 from pipelines.features import make_features
 from pipelines.features.market import close_column
-from pipelines.labels import forward_returns, next_open
+from pipelines.labels import forward_returns, next_open, triple_barrier
 from pipelines.spec import DatasetSpec
-from pipelines.store import CandleStore, SeriesKey
+from pipelines.store import CandleStore, SeriesKey, pair_folder
 
 ONCHAIN_EXCHANGE = "file"
 SPEC_FILE = "spec.json"
@@ -85,9 +86,27 @@ def read_enrichment(
     Raises:
         StoreError: if a series that it needs is not stored.
     """
-    slow = {source: store.read(key) for source, key in enrichment_keys(spec, exchange, pair).items()}
+    # Mark prices are as many as candles; the others are few, and reach back further than the candles.
+    slow = {
+        source: store.read(key, *_mark_span(span, spec.timeframe)) if source == "mark" else store.read(key)
+        for source, key in enrichment_keys(spec, exchange, pair).items()
+    }
     closes = {other: store.read(key, *span) for other, key in market_keys(spec, exchange).items()}
     return Enrichment(**slow, market=market_closes(closes) if closes else None)
+
+
+def _mark_span(span: tuple[int | None, int | None], timeframe: str) -> tuple[int | None, int | None]:
+    """The mark candle before the first candle may be the last known one."""
+    since, until = span
+    return (None if since is None else since - 2 * timeframe_ms(timeframe), until)
+
+
+def read_features(folder: str, pair: str) -> pl.DataFrame:
+    """All periods of one pair's features below a data set's folder, oldest first; no rows if there are none."""
+    blobs = Blobs.at(folder)
+    names = blobs.names(".parquet", pair_folder(pair))
+    parts = [pl.read_parquet(io.BytesIO(blobs.read(name))) for name in names]
+    return pl.concat(parts).sort("timestamp") if parts else pl.DataFrame()
 
 
 def read_spec(folder: str) -> DatasetSpec:
@@ -202,7 +221,9 @@ def _join_each(
 
 
 def training_frame(candles: pl.DataFrame, spec: DatasetSpec, enrichment: Enrichment) -> pl.DataFrame:
-    """`feature_frame`, and beside it the labels `fwd_{h}` and the `next_open` at which an order would be filled."""
+    """`feature_frame`, and beside it the labels: `fwd_{h}`, the spec's barriers, and the `next_open` at which an order
+    would be filled."""
     features = feature_frame(candles, spec, enrichment)
     labels = forward_returns(features, spec.horizons, timeframe=spec.timeframe)
-    return features.hstack([*labels, next_open(candles, timeframe=spec.timeframe)])
+    barriers = [triple_barrier(candles, barrier, timeframe=spec.timeframe) for barrier in spec.barriers]
+    return features.hstack([*labels, *barriers, next_open(candles, timeframe=spec.timeframe)])

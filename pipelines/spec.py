@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from observability.errors import SpecError
 from pipelines.candles import timeframe_ms
 from pipelines.features import Param, get_feature
+from pipelines.labels import Barrier
 
 _FORMAT = 1
 
@@ -49,6 +50,7 @@ class DatasetSpec:
         lookback: candles that the model sees at once.
         onchain_asset: whose on-chain table feeds every pair, for example "BTC"; "base" takes each pair's own asset;
             "glassnode:BTC" is the table of another source than files.
+        barriers: further labels, by which of two prices is reached first.
 
     Raises:
         SpecError: if any of it is empty, repeated, unknown or out of range.
@@ -60,14 +62,15 @@ class DatasetSpec:
     horizons: tuple[int, ...]
     lookback: int
     onchain_asset: str = "BTC"
+    barriers: tuple[Barrier, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "features", "horizons"):
+        for name in ("pairs", "features", "horizons", "barriers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-            if not getattr(self, name):
+            if not getattr(self, name) and name != "barriers":
                 raise SpecError(f"a spec needs {name}", where="DatasetSpec")
         timeframe_ms(self.timeframe)
-        for label, items in (("pair", self.pairs), ("feature column", self.columns)):
+        for label, items in (("pair", self.pairs), ("feature column", self.columns), ("label", self.labels)):
             twice = sorted({item for item in items if items.count(item) > 1})
             if twice:
                 raise SpecError(f"{label} {twice[0]!r} is named twice", where="DatasetSpec")
@@ -84,7 +87,7 @@ class DatasetSpec:
     @property
     def labels(self) -> tuple[str, ...]:
         """Label columns in order."""
-        return tuple(f"fwd_{h}" for h in self.horizons)
+        return (*(f"fwd_{h}" for h in self.horizons), *(barrier.column for barrier in self.barriers))
 
     @property
     def warmup(self) -> int:
@@ -120,6 +123,8 @@ class DatasetSpec:
             "lookback": self.lookback,
             "onchain_asset": self.onchain_asset if "onchain" in self.sources else "",
         }
+        if self.barriers:
+            body["barriers"] = [asdict(barrier) for barrier in self.barriers]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
@@ -141,6 +146,7 @@ class DatasetSpec:
                 tuple(body["horizons"]),
                 body["lookback"],
                 body["onchain_asset"] or "BTC",
+                tuple(Barrier(**barrier) for barrier in body.get("barriers", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"not a data-set specification: {error!r}") from error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -144,11 +145,14 @@ def test_files_of_a_specification_load_and_missing_ones_are_named(
             volume=pl.Series(rng.random(200)),
         )  # fmt: skip
         (tmp_path / spec.hash).mkdir(exist_ok=True)
-        training_frame(candles, spec, Enrichment()).write_parquet(tmp_path / spec.hash / f"{pair}.parquet")
+        (tmp_path / spec.hash / pair).mkdir(parents=True)
+        whole = training_frame(candles, spec, Enrichment())
+        for number, part in enumerate((whole[:7], whole[7:])):
+            part.write_parquet(tmp_path / spec.hash / pair / f"{number}.parquet")
     panel = load_panel(tmp_path, spec)
     assert (panel.pairs, panel.columns, len(panel)) == (("A/B", "C/D"), spec.columns, 400)
     np.testing.assert_array_equal(load_panel(tmp_path / spec.hash, spec).features, panel.features)
-    (tmp_path / spec.hash / "C_D.parquet").unlink()
+    shutil.rmtree(tmp_path / spec.hash / "C_D")
     with pytest.raises(SpecError, match="no features of C/D"):
         load_panel(tmp_path, spec)
     with pytest.raises(SpecError, match="lack"):

@@ -61,7 +61,8 @@ def write_features(folder: Path, spec: DatasetSpec, rows: int) -> Path:
     target = folder / spec.hash
     target.mkdir(parents=True)
     for pair, table in market(rows).items():
-        training_frame(table, spec, Enrichment()).write_parquet(target / f"{pair_folder(pair)}.parquet")
+        (target / pair_folder(pair)).mkdir()
+        training_frame(table, spec, Enrichment()).write_parquet(target / pair_folder(pair) / "all.parquet")
     return folder
 
 

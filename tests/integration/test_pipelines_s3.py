@@ -1,0 +1,62 @@
+"""The same build on an object store: candles and features in buckets of a real S3 protocol server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cluster.ray_local import ray_session
+from cluster.settings import Settings
+from observability.progress import NullProgress
+from pipelines.adapters.ray_features import build_features, is_current
+from pipelines.frames import Enrichment, read_features, read_spec, training_frame
+from pipelines.spec import default_spec
+from pipelines.store import CandleStore, SeriesKey
+from tests.unit.pipelines.pipelines_makers import STEP, Walk, candles
+
+pytestmark = pytest.mark.slow
+PAIRS = ("BTC/USDT", "ETH/USDT")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket's URL; the address and the keys are in the environment, where workers find them too."""
+    import boto3
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "play",
+        "AWS_SECRET_ACCESS_KEY": "play",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="lake")
+    yield "s3://lake"
+    server.stop()
+
+
+def test_candles_and_features_live_in_buckets(bucket, tmp_path):
+    raw, out, spec = f"{bucket}/raw", f"{bucket}/features", default_spec(PAIRS, "15m")
+    store = CandleStore(raw)
+    for number, pair in enumerate(PAIRS):
+        table = candles(Walk(seed=number, rows=2_000)).with_columns(
+            pl.col("timestamp") - pl.duration(milliseconds=1_000 * STEP)
+        )
+        store.write(SeriesKey("x", "ohlcv", pair, "15m"), table)
+    settings = Settings().changed(workspace={"root": tmp_path}, cluster={"num_cpus": 2, "dashboard": False})
+    settings.workspace.make()
+    with ray_session(settings):
+        first = build_features(raw, "x", spec, out, NullProgress())
+        again = build_features(raw, "x", spec, out, NullProgress())
+    assert (first.rows, len(first.files), first.reused, again.reused) == (4_000, 4, 0, 4)
+    assert is_current(raw, "x", spec, out)
+    assert read_spec(f"{out}/{spec.hash}") == spec
+    for pair in PAIRS:
+        source = store.read(SeriesKey("x", "ohlcv", pair, "15m"))
+        assert read_features(f"{out}/{spec.hash}", pair).equals(training_frame(source, spec, Enrichment()))
