@@ -37,6 +37,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows of text that belong to a benchmark, printed below its figures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Figures:
     """A benchmark's outcome: its figures, what bounds them in words, and the machine it ran on."""
 
@@ -44,11 +53,13 @@ class Figures:
     figures: tuple[Figure, ...]
     bound: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the verdict of each goal and the machine."""
         rows = [asdict(figure) | {"met": figure.met} for figure in self.figures]
-        return {"title": self.title, "bound": self.bound, "machine": machine(), "facts": self.facts, "figures": rows}
+        about = {"title": self.title, "bound": self.bound, "machine": machine(), "facts": self.facts}
+        return about | {"figures": rows, "tables": [asdict(table) for table in self.tables]}
 
 
 def machine() -> dict[str, Any]:

@@ -124,6 +124,16 @@ def train(
     _run("train_speed", json, rounds=rounds, seconds=seconds, neuralforecast_python=neuralforecast_python)
 
 
+def losses(
+    *,
+    only: Annotated[list[str] | None, typer.Option(help="Beginning of a scenario's name; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the market.")] = 7,
+    json: Json = None,
+) -> None:
+    """How users of Freqtrade lose money, scenario by scenario: plain Freqtrade beside ours; about five minutes."""
+    _run("losses", json, only=tuple(only or ()), seed=seed)
+
+
 def _run(name: str, json: Path | None, **options: Any) -> None:
     """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
     try:
@@ -151,5 +161,10 @@ def _print(figures: Figures) -> None:
         verdict = {None: "", True: "met", False: "missed"}[row.met]
         table.add_row(row.name, f"{row.value:,.4g} {row.unit}", peer, ratio, goal, f"{verdict} {row.note}".strip())
     console.print(table)
+    for extra in figures.tables:
+        shown = Table(*extra.columns, box=None, title=extra.title)
+        for cells in extra.rows:
+            shown.add_row(*cells)
+        console.print(shown)
     if figures.bound:
         console.print(f"What bounds it: {figures.bound}", markup=False, highlight=False)

@@ -128,6 +128,18 @@ def test_a_disconnected_exchange_answers_nobody_and_comes_back(api: Any, control
     assert api.fetch_time() == control.now_ms()
 
 
+def test_one_failure_can_bring_another(api: Any, control: SandboxClient) -> None:
+    missing = {"kind": "error", "path": "/api/v3/order", "method": "GET", "status": 400, "code": -2013}
+    refused = {"kind": "error", "path": "/api/v3/order", "method": "DELETE", "status": 400, "code": -2011}
+    order = api.create_order("ETH/USDT", "limit", "buy", 0.1, api.fetch_ticker("ETH/USDT")["last"] * 0.9)
+    control.plan_fault(**refused, then=[missing])
+    assert api.fetch_order(order["id"], "ETH/USDT")["status"] == "open"
+    for call in (api.cancel_order, api.fetch_order):
+        with pytest.raises(ccxt.OrderNotFound):
+            call(order["id"], "ETH/USDT")
+    assert api.cancel_order(order["id"], "ETH/USDT")["status"] == "canceled"
+
+
 def test_orders_fill_in_parts_and_the_impatient_leave(api: Any, control: SandboxClient) -> None:
     control.plan_fault(kind="partial_fills", pairs=["ETH/USDT"], max_fill=100, refill_ms=10 * CANDLE)
     last = api.fetch_ticker("ETH/USDT")["last"]

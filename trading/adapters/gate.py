@@ -22,6 +22,7 @@ from freqtrade.exceptions import (
     FreqtradeException,
     InsufficientFundsError,
     InvalidOrderException,
+    TemporaryError,
 )
 
 from observability.errors import GateError, RefusedError
@@ -292,9 +293,13 @@ class OrderGate:
     def _place(self, client_id: str, order: dict[str, Any], send: Callable[..., Any] | None = None) -> dict[str, Any]:
         self._client_id = client_id
         try:
-            return dict((send or self._send)(**order))
+            made = dict((send or self._send)(**order))
         finally:
             self._client_id = ""
+        if not made.get("id"):
+            # ccxt makes an order without an id out of an answer that it cannot read; the order itself may well exist
+            raise TemporaryError(f"the exchange's answer to an order of {order['pair']} is no order")
+        return made
 
     def _rest(self, pair: str, now_ms: int, code: str) -> None:
         self._resting[pair] = now_ms + REST_MS

@@ -40,7 +40,7 @@ class OrderLookup:
         return None
 
     def ask(self, client_id: str, pair: str) -> dict[str, Any] | None:
-        """The order, or None when the exchange says that it has none.
+        """The order, or None when the exchange says that it has none, asked for it and for the list of all.
 
         Raises:
             ExchangeError: the exchange cannot be asked, so nothing is known.
@@ -48,12 +48,20 @@ class OrderLookup:
         if not self._live:
             return None
         try:
-            order = self._exchange._api.fetch_order(None, pair, params={"clientOrderId": client_id})
-        except ccxt.OrderNotFound:
-            return None
+            order = self._order(client_id, pair)
         except ccxt.BaseError as error:
             raise ExchangeError(f"{type(error).__name__}: {error}", where=pair) from error
-        return dict(self._exchange._order_contracts_to_amount(order))
+        return None if order is None else dict(self._exchange._order_contracts_to_amount(order))
+
+    def _order(self, client_id: str, pair: str) -> dict[str, Any] | None:
+        api = self._exchange._api
+        try:
+            found: dict[str, Any] = api.fetch_order(None, pair, params={"clientOrderId": client_id})
+        except ccxt.OrderNotFound:
+            # Not believed on its own: a replica that lags behind does not know a live order for a moment either.
+            listed = api.fetch_orders(pair) if api.has.get("fetchOrders") else api.fetch_open_orders(pair)
+            return next((order for order in listed if order.get("clientOrderId") == client_id), None)
+        return found
 
 
 def outcome_of(order: dict[str, Any] | None) -> tuple[Outcome | None, float, float]:

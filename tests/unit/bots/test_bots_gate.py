@@ -37,12 +37,17 @@ class Api:
 
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    lags: bool = False
+    has: dict[str, bool] = field(default_factory=lambda: {"fetchOrders": True})
 
     def fetch_order(self, _order_id: None, pair: str, params: dict[str, str]) -> dict[str, Any]:
         self.asked.append(params["clientOrderId"])
-        if params["clientOrderId"] not in self.orders:
+        if self.lags or params["clientOrderId"] not in self.orders:
             raise ccxt.OrderNotFound(pair)
         return self.orders[params["clientOrderId"]]
+
+    def fetch_orders(self, _pair: str) -> list[dict[str, Any]]:
+        return [{**order, "clientOrderId": key} for key, order in self.orders.items()]
 
 
 class RecordingExchange:
@@ -56,6 +61,7 @@ class RecordingExchange:
         self.sent: list[dict[str, Any]] = []
         self.fails: Exception | None = None
         self.executes_before_failing = False
+        self.garbles = False
 
     def _get_params(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
         return {}
@@ -85,7 +91,7 @@ class RecordingExchange:
             self._api.orders[params["clientOrderId"]] = made
         if self.fails is not None:
             raise self.fails
-        return made
+        return {"id": None, "status": None} if self.garbles else made
 
 
 @dataclass
@@ -298,6 +304,21 @@ def test_a_lost_reply_is_looked_up_and_the_order_adopted(scene: Scene) -> None:
     assert made["id"] == "1"
     assert len(scene.exchange.sent) == 1, "never sent a second time"
     assert scene.risk.reservations("a") == ()
+
+
+def test_an_answer_that_is_no_order_is_looked_up_like_a_lost_one(scene: Scene) -> None:
+    gate = scene.gate()
+    scene.exchange.garbles = True
+    assert scene.buy()["id"] == "1"
+    assert scene.sell()["id"] == "2"
+    assert gate.outstanding == {}
+
+
+def test_an_order_that_one_replica_does_not_know_is_found_in_the_list_of_all(scene: Scene) -> None:
+    gate = scene.gate()
+    scene.exchange.garbles = scene.exchange._api.lags = True
+    assert scene.buy()["id"] == "1"
+    assert gate.outstanding == {}
 
 
 def test_an_order_that_did_not_arrive_keeps_its_pair_reserved(scene: Scene) -> None:

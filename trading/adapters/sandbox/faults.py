@@ -37,6 +37,7 @@ class RequestFault(Lasting):
         hold_s: how long a timeout hangs before it answers 504 with -1007, in real seconds.
         status: HTTP status of an `error`, with Binance's `code` and `message`.
         retry_after_s: `Retry-After` header of an `error`; 0 sends none, except 1 with a 429 or 418.
+        then: faults that are planned when this one is met: an order not found after its cancellation was refused.
     """
 
     kind: Literal["error", "timeout_before", "timeout_after", "drop_before", "drop_after", "garble", "disconnect"]
@@ -50,6 +51,7 @@ class RequestFault(Lasting):
     code: int = -1000
     message: str = "An unknown error occurred while processing the request."
     retry_after_s: int = Field(0, ge=0)
+    then: tuple[RequestFault, ...] = ()
 
     @property
     def executes(self) -> bool:
@@ -150,6 +152,8 @@ class Faults:
         for item in self._present(now_ms):
             if isinstance(item.fault, RequestFault) and item.fault.meets(method, path, account, params):
                 item.used += 1
+                for following in item.fault.then:
+                    self.plan(following, now_ms)
                 return item.fault
         return None
 

@@ -1,0 +1,275 @@
+"""One exchange, one contender: starting, running by candles, killing, and counting what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.loss_stand.risk_wire import RiskServer
+from cluster.settings import Settings
+from cluster.stages.exchange import RunningExchange, start_exchange
+from observability.progress import NullProgress
+from trading.adapters.api_key import read_key
+from trading.adapters.bot_books import read_book
+from trading.adapters.bot_spec import BotSpec
+from trading.adapters.fleet_books import ledger_lines
+from trading.adapters.sandbox.client import SandboxClient, ccxt_urls
+from trading.adapters.sandbox.market import Market
+from trading.adapters.venue_clock import Participant, VenueClock
+from trading.limits import RiskLimits
+from trading.manager import RiskManager
+
+CANDLE_MS = 900_000
+PAIR = "ETH/USDT"
+PATIENCE_S = 60.0
+DUST = 10.0  # quote units: rounding to lots and fees in base leave as much
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["benchmarks.loss_stand.bot"])
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What is left of a scenario; counts, and quote currency.
+
+    Attributes:
+        fills: orders that the exchange filled, at least in part. known: of them, those the bot's database has whole.
+        orphans: the others.
+        duplicates: entries beyond the one that was wanted.
+        unprotected: positions that nobody's stop watches, or that are still held far below their stop.
+        money: by how much the database and the exchange differ about what was paid and received.
+    """
+
+    fills: int
+    known: int
+    orphans: int
+    duplicates: int
+    unprotected: int
+    money: float
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing was lost."""
+        return not (self.orphans or self.duplicates or self.unprotected) and self.money < 1e-8
+
+
+class Stand:
+    """A contender on its exchange; `ours` decides which. Use as a context manager."""
+
+    def __init__(self, *, ours: bool, seed: int, plan: Callable[[Market], dict[str, Any]], **config: Any) -> None:
+        self.ours = ours
+        self.root = Path(tempfile.mkdtemp(prefix="mtst-losses-"))
+        settings = Settings().changed(
+            workspace={"root": self.root / "space"},
+            market={"pairs": (PAIR, "BTC/USDT"), "history_days": 3.0, "trading_days": 8.0, "seed": seed},
+        )
+        self.exchange: RunningExchange = start_exchange(settings, NullProgress(), accounts=("bot",))
+        self.client: SandboxClient = self.exchange.client()
+        self.plan = plan(_market(settings))
+        self._config, self._bots, self._risk = config, {}, None  # type: dict[str, Any], dict[str, Any], Any
+        self._clock = Participant(self.exchange.url, "stand")
+        self._clock.join()
+        if ours:
+            self._start_risk()
+
+    def __enter__(self) -> Stand:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._bots):
+            self.kill(name)
+        if self._risk is not None:
+            self._risk[0].close()
+            self._risk[1].close()
+        with contextlib.closing(self.client):
+            self.exchange.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def folder(self, name: str) -> Path:
+        """A bot's own folder."""
+        return self.root / name
+
+    def database(self, name: str = "bot") -> Path:
+        """A bot's database."""
+        return self.folder(name) / ("trades-live.sqlite" if self.ours else "trades.sqlite")
+
+    def start(self, name: str = "bot") -> None:
+        """Begin a bot, or begin it again after its death."""
+        self.folder(name).mkdir(exist_ok=True)
+        if self.ours:
+            self._write_ours(name)
+            arguments: tuple[str, ...] = (str(self.folder(name)), self._risk[0].url)
+        else:
+            self._write_plain(name)
+            arguments = (str(self.folder(name)), self.exchange.url, name)
+        from benchmarks.loss_stand import bot
+
+        target = bot.run_ours if self.ours else bot.run_plain
+        self._bots[name] = FORKS.Process(target=target, args=arguments, daemon=True)
+        self._bots[name].start()
+        self.until(lambda: name in self.client.health()["participants"])
+
+    def kill(self, name: str = "bot") -> None:
+        """SIGKILL, as the kernel does it when memory is short."""
+        process = self._bots.pop(name)
+        process.kill()
+        process.join()
+
+    def died(self, name: str = "bot") -> bool:
+        """Whether a bot ended by itself."""
+        return not self._bots[name].is_alive()
+
+    def run(self, candles: float = 1) -> None:
+        """Let virtual time pass; a bot that ended is begun again, as a service manager does it."""
+        until = self.client.now_ms() + int(candles * CANDLE_MS)
+        while self.client.now_ms() < until:
+            for name in [name for name in self._bots if self.died(name)]:
+                self._bots.pop(name)
+                self.client.leave(name)
+                self.start(name)
+            self._clock.sleep(until)
+
+    def run_to(self, at_ms: int) -> None:
+        """Let virtual time pass until a moment."""
+        self.run((at_ms - self.client.now_ms()) / CANDLE_MS)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Wait in real time; raises TimeoutError."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not reached by {self._bots}; see {self.root}")
+            time.sleep(0.02)
+
+    def orders(self) -> list[dict[str, Any]]:
+        """The account's orders by the exchange."""
+        return list(self.client.ledger()["accounts"]["bot"]["orders"])
+
+    def held(self) -> float:
+        """Base currency on the account."""
+        return float(self.client.ledger()["accounts"]["bot"]["balances"].get(PAIR[:3], {"total": 0})["total"])
+
+    def price(self) -> float:
+        """The last price."""
+        asked = httpx.get(f"{self.exchange.url}/api/v3/ticker/price", params={"symbol": PAIR.replace("/", "")})
+        return float(asked.json()["price"])
+
+    def harm(self, *, stop: float = 0.0) -> Harm:
+        """Count; `stop`: below it nothing should be held any more."""
+        ledger = self.client.ledger()
+        assert ledger["problems"] == [], ledger["problems"]
+        theirs = {key: line for key, line in ledger_lines(ledger, "bot").items() if line.filled > 0}
+        mine = {key: line for name in self._known() for key, line in read_book(self.database(name)).items()}
+        same = {key for key, line in theirs.items() if key in mine and abs(mine[key].cost - line.cost) < 1e-6}
+        money = sum(
+            abs((theirs[key].cost if key in theirs else 0.0) - (mine[key].cost if key in mine else 0.0))
+            for key in {*theirs, *mine}
+        )
+        held, price, watched = self.held(), self.price(), sum(self._watched(name) for name in self._known())
+        unprotected = int((held - watched) * price > DUST) + int(stop > price and held * price > DUST)
+        entries = sum(line.side == "buy" for line in theirs.values())
+        money = 0.0 if money < 1e-8 else money
+        return Harm(len(theirs), len(same), len(theirs) - len(same), max(0, entries - 1), unprotected, money)
+
+    def _known(self) -> list[str]:
+        return [path.name for path in self.root.iterdir() if path.name != "space"]
+
+    def _watched(self, name: str) -> float:
+        """Base currency in open trades that have a stop, by a bot's database."""
+        if not self.database(name).exists():
+            return 0.0
+        with contextlib.closing(sqlite3.connect(f"file:{self.database(name)}?mode=ro", uri=True)) as database:
+            query = "SELECT COALESCE(SUM(amount), 0) FROM trades WHERE is_open = 1 AND stop_loss > 0"
+            return float(database.execute(query).fetchone()[0])
+
+    def _start_risk(self) -> None:
+        limits = replace(
+            RiskLimits(),
+            accounts={"bot": "sandbox"},
+            pairs=frozenset({PAIR}),
+            rule_bots=frozenset({"bot", "twin"}),
+            max_data_age_ms=2 * CANDLE_MS,
+            max_report_age_ms=2 * CANDLE_MS,
+            lease_ttl_ms=2 * CANDLE_MS,
+        )
+        manager = RiskManager(self.root / "space" / "risk.sqlite", limits, VenueClock(self.exchange.url))
+        self._risk = (RiskServer(manager), manager)
+
+    def _write_ours(self, name: str) -> None:
+        spec = BotSpec(
+            name=name,
+            strategy="swing",
+            account="bot",
+            venue="sandbox",
+            mode="live",
+            pairs=(PAIR,),
+            timeframe="15m",
+            folder=str(self.folder(name)),
+            url=self.exchange.url,
+            key_file=str(self.exchange.key_files["bot"].resolve()),
+            virtual_clock=True,
+            api_server=False,
+            settings={"max_history": 100, "plan": self.plan},
+        )
+        (self.folder(name) / "begun.json").write_text(json.dumps(asdict(spec)))
+
+    def _write_plain(self, name: str) -> None:
+        key = read_key(self.exchange.key_files["bot"])
+        price = {"price_side": "other", "use_order_book": True, "order_book_top": 1}
+        config: dict[str, Any] = {
+            "dry_run": False,
+            "max_open_trades": 1,
+            "stake_currency": "USDT",
+            "stake_amount": 1000,
+            "trading_mode": "spot",
+            "timeframe": "15m",
+            "db_url": f"sqlite:///{self.database(name)}",
+            "unfilledtimeout": {"entry": 10, "exit": 10, "unit": "minutes"},
+            "entry_pricing": price,
+            "exit_pricing": price,
+            "exchange": {
+                "name": "binance",
+                "key": key.key,
+                "secret": key.secret,
+                "pair_whitelist": [PAIR],
+                "ccxt_config": {
+                    "enableRateLimit": False,
+                    "urls": {"api": ccxt_urls(self.exchange.url)},
+                    "options": {"recvWindow": 60_000},
+                },
+                "enable_ws": False,
+                "markets_refresh_interval": 1_000_000,
+                "_ft_has_params": {"ohlcv_candle_limit": 120},
+            },
+            "pairlists": [{"method": "StaticPairList"}],
+            "internals": {"process_throttle_secs": 300},
+            "initial_state": "running",
+            "strategy": "PlainScheduled",
+            "strategy_path": str(Path(__file__).with_name("strategies")),
+            "plan": self.plan,
+        }
+        path = self.folder(name) / "config.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config | self._config))
+
+
+def _market(settings: Settings) -> Market:
+    from cluster.stages.exchange import market_config
+
+    return market_config(settings).build(settings.market.seed)
+
+
+def filled(orders: list[Mapping[str, Any]], side: str) -> Iterator[Mapping[str, Any]]:
+    """Orders of a side that filled, at least in part."""
+    return (order for order in orders if order["side"] == side and float(order["filled"]) > 0)
