@@ -117,6 +117,8 @@ def _times(path: Path) -> pl.DataFrame:
     frame = read_table(path)
     if frame.is_empty():
         raise SourceError("the on-chain file has no rows", where=str(path), todo="fetch it again")
+    if "asset" in frame.columns and frame["asset"].n_unique() > 1:
+        raise SourceError("the file holds several assets", where=str(path), todo="split it, one file an asset")
     if "time" in frame.columns and "timestamp" not in frame.columns:
         frame = frame.rename({"time": "timestamp"})
     if "timestamp" not in frame.columns:

@@ -131,6 +131,7 @@ DAY_ONE = "2024-01-01,2024-01-02T06:00:00Z,10\n"
         (HEAD + DAY_ONE + "2024-01-02,2024-01-03T06:00:00Z,many\n", "'many', no number .*2024-01-02"),
         (HEAD + DAY_ONE + "02/01/2024,2024-01-03T06:00:00Z,5\n", "'02/01/2024' is no time"),
         (HEAD + DAY_ONE + "2024-01-02,2024-01-03T06:00:00,5\n", "some times have an offset"),
+        ("asset,time,AdrActCnt\nbtc,2024-01-01,5\neth,2024-01-01,6\n", "several assets"),
         ("AdrActCnt\n5\n", "no column `timestamp` or `time`"),
     ],
 )
