@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -65,11 +65,14 @@ def run(progress: Progress, moments: int = 50, seed: int = 1, replay: Path | Non
     with tempfile.TemporaryDirectory(prefix="mtst-kill-") as folder:
         root, drawn = Path(folder), random.Random(seed)
         with ground(root, replay) as place, progress.task("kill -9", total=moments) as task:
-            done = []
-            for number in range(moments):
-                at_s = drawn.uniform(0.0, place.seconds)
-                done.append(kill_once(root / f"{number}", place, at_s))
-                task.advance(1, f"after {at_s:.2f} s: {done[-1].rows:,} rows were stored")
+            done: list[Moment] = []
+            with suppress(KeyboardInterrupt):  # who stops it early sees what it has found so far
+                for number in range(moments):
+                    at_s = drawn.uniform(0.0, place.seconds)
+                    done.append(kill_once(root / f"{number}", place, at_s))
+                    task.advance(1, f"after {at_s:.2f} s: {done[-1].rows:,} rows were stored")
+    if not done:
+        raise KeyboardInterrupt
     return _figures(done, place, replay)
 
 
