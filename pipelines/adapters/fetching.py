@@ -9,7 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from typing import TypeVar
 
 import polars as pl
 
@@ -21,8 +23,10 @@ from pipelines.candles import CANDLE_SCHEMA, Repairs, iso, repair_candles
 from pipelines.enrich import FUNDING_SCHEMA
 
 WORKERS = 8
+_BEAT_S = 0.5
 _SURELY_WRONG = 10  # so many rows and not one good: the exchange means something else than we
 _log = get_logger(__name__)
+T = TypeVar("T")
 
 
 def fetch_all(source: ExchangeSource, jobs: Sequence[Job], workers: int = WORKERS) -> Iterator[Fetched]:
@@ -49,17 +53,25 @@ def fetch_all(source: ExchangeSource, jobs: Sequence[Job], workers: int = WORKER
         thread.start()
     try:
         for _ in jobs:
-            result = done.get()
+            result = _waited(done)
             if isinstance(result, BaseException):
                 raise result
             if isinstance(result.error, UnreachableError):
                 raise result.error
             yield result
     finally:
-        while not todo.empty():  # stopped early: no worker begins anything new
-            todo.get()
+        with suppress(queue.Empty):
+            while True:  # stopped early: no worker begins anything new
+                todo.get_nowait()
         for _ in threads:
             todo.put(None)
+
+
+def _waited(results: queue.SimpleQueue[T]) -> T:
+    """The next result. In beats: a library's own handler of Ctrl-C makes waits without an end go on behind it."""
+    while True:
+        with suppress(queue.Empty):
+            return results.get(timeout=_BEAT_S)
 
 
 def fetch(source: ExchangeSource, job: Job) -> Fetched:

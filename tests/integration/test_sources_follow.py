@@ -117,3 +117,21 @@ def test_the_wall_clock_is_corrected_by_the_exchanges_and_stops_at_once():
     stop.set()
     pace.sleep_until(pace.now_ms() + 60_000)
     assert time.monotonic() - began < 5
+
+
+def test_ctrl_c_ends_a_backfill_at_once_though_the_exchange_hangs(settings, exchange, repo_root):
+    with contextlib.closing(exchange.client()) as control:
+        control.plan_fault(kind="timeout_before", path="/api/v3/klines", hold_s=60.0, count=0)
+        argv = [sys.executable, "-m", "cluster", "--workspace", str(settings.workspace.root), "data", "backfill"]
+        process = subprocess.Popen(
+            [*argv, "--url", exchange.url, "--pair", "BTC/USDT"], cwd=repo_root, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        assert "backfill from sandbox" in process.stderr.readline()
+        time.sleep(0.5)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    assert process.returncode == 130
+    assert "interrupted" in told
