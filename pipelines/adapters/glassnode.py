@@ -148,9 +148,11 @@ def _rows(points: Sequence[Point], metric: _Metric, wish: GlassnodeWish, now_ms:
     step, delay_ms = RESOLUTIONS_MS[wish.resolution], int(wish.delay.total_seconds() * 1000)
     rows = []
     for point in points:
+        if known.get(point.start_ms) == point.value:
+            continue
         if point.computed_ms is not None:
             rows.append((point.start_ms, point.computed_ms, 0.0, point.value))
-        elif known.get(point.start_ms) != point.value:
+        else:
             declared = point.start_ms + step + delay_ms
             seen_now = watched[0] <= point.start_ms <= watched[1] or declared >= now_ms
             rows.append((point.start_ms, now_ms if seen_now else declared, float(not seen_now), point.value))
