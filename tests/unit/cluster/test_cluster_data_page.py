@@ -16,8 +16,9 @@ from cluster.commands import data
 from cluster.settings import Settings
 from cluster.stages.data import data_spec, open_store
 from pipelines.blobs import Blobs
-from pipelines.frames import SPEC_FILE, read_enrichment, training_frame
-from pipelines.store import SeriesKey, pair_folder, to_parquet
+from pipelines.frames import SPEC_FILE
+from pipelines.partitions import build_partition, plan
+from pipelines.store import SeriesKey
 from tests.unit.pipelines.pipelines_makers import Walk, candles, onchain
 
 PAIRS = ("BTC/USDT", "ETH/USDT")
@@ -44,10 +45,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     spec = data_spec(settings)
     out = Blobs.at(f"{settings.workspace.features}/{spec.hash}")
     out.write(SPEC_FILE, spec.to_json().encode())
-    for pair in PAIRS:
-        walk = store.read(SeriesKey("binance", "ohlcv", pair, "15m"))
-        frame = training_frame(walk, spec, read_enrichment(store, spec, "binance", pair))
-        out.write(f"{pair_folder(pair)}.parquet", to_parquet(frame))
+    for part in plan(store, "binance", spec):
+        build_partition(store, "binance", spec, out, part)
     return settings
 
 
