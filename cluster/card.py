@@ -60,10 +60,15 @@ def sentences(e: Evaluation) -> tuple[str, ...]:
         f"{hold.net_return:+.1%}. The chance that its lead over cash is luck is {e.profit_p:.1%}.",
     ]
     if e.deflated is not None:
+        tried = (
+            f"{e.deflated.trials} configurations were tried, and the best of so many worthless ones looks good too: "
+            "the chance that it beats that"
+            if e.deflated.trials > 1
+            else "The chance that it is above zero"
+        )
         told.append(
-            f"Its Sharpe ratio was {ours.sharpe:.1f} a year. {e.deflated.trials} configurations were tried, and the "
-            f"best of so many worthless ones looks good too: the chance that it beats that is "
-            f"{e.deflated.probability:.0%} (deflated Sharpe ratio)."
+            f"Its Sharpe ratio was {ours.sharpe:.1f} a year. {tried} is {e.deflated.probability:.0%} "
+            "(deflated Sharpe ratio)."
         )
     if e.overfitting is not None:
         told.append(

@@ -15,7 +15,8 @@ import numpy as np
 
 from mtst.baselines import IN_WORDS, NAIVE
 from mtst.evaluation import MODEL, Comparison, Evaluation, compare
-from mtst.panel import Array
+
+TOLD = 3  # failed bars that the summary quotes: the last ones, which are about direction and money
 
 
 class Bar(StrEnum):
@@ -94,9 +95,9 @@ def decide_promotion(
     if not failed:
         text = f"Champion: it cleared all {len(reasons)} bars on {challenger.n_folds} unseen folds and may trade."
         return PromotionDecision("champion", tuple(reasons), text)
-    text = f"Shadow (scored, not traded): {len(failed)} of {len(reasons)} bars failed. " + " ".join(
-        r.text for r in failed
-    )
+    more = f" And {len(failed) - TOLD} more." if len(failed) > TOLD else ""
+    text = f"Shadow (scored, not traded): {len(failed)} of {len(reasons)} bars failed. "
+    text += " ".join(r.text for r in failed[-TOLD:]) + more
     return PromotionDecision("shadow", tuple(reasons), text)
 
 
@@ -134,12 +135,17 @@ def _holds(e: Evaluation, rival: str, naive: Sequence[str], policy: PromotionPol
     tests a new drug against an old one so: it must surely preserve a share of the old one's effect over none.
     """
     plain, share = e.comparisons[rival], policy.rival_share
-    if len(e.rivals.get(rival, ())) != len(e.losses) or len(e.losses) < policy.min_times:
+    theirs = np.asarray(e.rivals.get(rival, ()))
+    if len(theirs) != len(e.losses) or len(theirs) < policy.min_times:
         text = f"The losses of {_name(rival)} at the tested times are not known: nothing can be compared."
         return Reason(Bar.HOLDS_AGAINST_RIVAL, False, text)
-    c = compare(rival, np.asarray(e.losses), _mix(e, rival, naive, share), max(e.horizons))
-    p = max(c.p_value, c.bootstrap_p)
+    best = min((np.asarray(e.rivals[name]) for name in naive), key=lambda losses: float(losses.mean()), default=theirs)
     against = f"{abs(plain.improvement):.2%} {'smaller' if plain.improvement > 0 else 'larger'} than that of"
+    if theirs.mean() >= best.mean() and share < 1:
+        text = f"The forecast's loss is {against} {_name(rival)}, which gains nothing over the best naive baseline."
+        return Reason(Bar.HOLDS_AGAINST_RIVAL, plain.improvement > 0, text)
+    c = compare(rival, np.asarray(e.losses), (1 - share) * best + share * theirs, max(e.horizons))
+    p = max(c.p_value, c.bootstrap_p)
     kept = f"keep more than {share:.0%} of what that one gains" if share < 1 else "be better"
     return Reason(
         Bar.HOLDS_AGAINST_RIVAL,
@@ -147,15 +153,6 @@ def _holds(e: Evaluation, rival: str, naive: Sequence[str], policy: PromotionPol
         f"The forecast's loss is {against} {_name(rival)} (p {max(plain.p_value, plain.bootstrap_p):.3f}); the chance "
         f"that it only seems to {kept} is {p:.3f} (needs below {policy.p_value:g}).",
     )
-
-
-def _mix(e: Evaluation, rival: str, naive: Sequence[str], share: float) -> Array:
-    theirs = np.asarray(e.rivals[rival])
-    best = min((np.asarray(e.rivals[name]) for name in naive), key=lambda losses: float(losses.mean()), default=theirs)
-    if theirs.mean() >= best.mean() and share < 1:
-        return best  # a rival that learned nothing has nothing to keep a share of
-    mixed: Array = (1 - share) * best + share * theirs
-    return mixed
 
 
 def _beats_champion(e: Evaluation, champion: Evaluation, policy: PromotionPolicy) -> Reason:

@@ -118,11 +118,24 @@ def test_a_rival_that_found_a_little_more_is_no_reason_to_leave_the_edge_and_one
         assert (decide_promotion(challenger, policy=beaten).status == "champion") is beats, gain
 
 
-def test_a_rival_that_learned_nothing_asks_for_no_more_than_the_naive_baselines() -> None:
-    worse = {"ewma": series(0.006), "lightgbm": series(0.02, 2)}
-    assert decide_promotion(excellent(rivals=worse)).status == "champion"
-    equal = excellent(rivals={"ewma": series(0.0), "lightgbm": series(0.02, 2)})
-    assert decide_promotion(equal).status == "shadow"
+def test_the_summary_quotes_the_last_failures_and_counts_the_rest() -> None:
+    decision = decide_promotion(
+        excellent(skill=(), profit_p=0.5, economics=economics(-0.1), scores={"mtst": scores(0.6)}, n_folds=1)
+    )
+    failed = [reason for reason in decision.reasons if not reason.passed]
+    assert len(failed) == 5
+    assert all(reason.text in decision.text for reason in failed[-3:])
+    assert decision.text.endswith("And 2 more.")
+
+
+def test_a_rival_that_learned_nothing_asks_for_no_more_than_to_be_beaten() -> None:
+    useless = {"ewma": series(0.006), "lightgbm": series(0.02, 2)}
+    decision = decide_promotion(excellent(rivals=useless))
+    assert decision.status == "champion"
+    assert "gains nothing over the best naive" in next(r.text for r in decision.reasons if "LightGBM" in r.text)
+    behind = compared()
+    behind["lightgbm"] = replace(behind["lightgbm"], improvement=-0.001)
+    assert decide_promotion(excellent(rivals=useless, comparisons=behind)).status == "shadow"
 
 
 def test_a_better_champion_is_kept_and_a_worse_one_replaced() -> None:
