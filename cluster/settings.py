@@ -196,6 +196,9 @@ class TradeSettings(Group):
         lt=0.5,
         description="least expected return net of costs of such an entry; below 0 play money only",
     )
+    notify_file: Path | None = Field(
+        None, description="JSON with Freqtrade's tables telegram, discord, webhook, mode 0600, for every bot"
+    )
     journal_dsn_file: Path | None = Field(
         None, description="PostgreSQL's connection string for the journal, mode 0600; none keeps it in var/journal.db"
     )

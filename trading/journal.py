@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 from observability.errors import JournalError
 
 SCHEMA_VERSION = 1
@@ -25,6 +27,8 @@ KINDS = (
     "intent", "decision", "state", "lease", "fill", "settle", "report", "market", "limit_change", "limit_refused",
     "recovery",
 )  # fmt: skip
+PLAIN_KINDS = frozenset({"intent", "decision", "report", "settle", "lease", "fill"})
+"""Written often, and by our own `to_dict`, in which NaN is a text: these can go the fast way."""
 OPEN_SECONDS = 5.0  # how long opening waits for a lock, e.g. of the writer that is being replaced
 CHECKPOINT_PAGES = 10_000  # rarely, since an append waits for it; snapshots do it between appends
 BUSY_MS = 200  # appends wait less: a bot waits behind them, and a refused entry is cheaper than a late stop
@@ -277,6 +281,8 @@ def encoded(kind: str, payload: Mapping[str, Any]) -> tuple[str, str]:
     if kind not in KINDS:
         raise JournalError(f"unknown kind of event '{kind}'", where=kind, todo=", ".join(KINDS))
     try:
+        if kind in PLAIN_KINDS:
+            return kind, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
         return kind, json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise JournalError(f"an event is not plain JSON: {error}", where=kind) from error
@@ -285,7 +291,7 @@ def encoded(kind: str, payload: Mapping[str, Any]) -> tuple[str, str]:
 def decoded(payload: str, row_id: int, where: str = "journal") -> Mapping[str, Any]:
     """What `encoded` wrote; raises JournalError when it is damaged."""
     try:
-        value = json.loads(payload)
+        value = orjson.loads(payload)
     except (TypeError, ValueError) as error:
         raise damaged(where, f"row {row_id} is not JSON") from error
     if not isinstance(value, dict):

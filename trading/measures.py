@@ -149,7 +149,8 @@ def _streak(ask: Question) -> tuple[float, float]:
 
 
 def _portfolio_stop(ask: Question) -> tuple[float, float]:
-    return ask.book.lost, ask.limits.portfolio_stop
+    peak = ask.book.peak_total
+    return (0.0 if peak <= 0 else 1.0 - ask.everything / peak), ask.limits.portfolio_stop
 
 
 def _portfolio_take(ask: Question) -> tuple[float, float]:

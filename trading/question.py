@@ -16,8 +16,8 @@ class Question:
     """
 
     __slots__ = (
-        "after", "asset", "assets", "book", "equity", "everything", "gross", "intent", "limits", "market", "net",
-        "notional", "now_ms", "pair_held", "sign", "view", "whole",
+        "_weighed", "after", "asset", "assets", "book", "equity", "everything", "gross", "intent", "limits", "market",
+        "net", "notional", "now_ms", "pair_held", "sign", "view", "whole",
     )  # fmt: skip
 
     notional: float
@@ -36,6 +36,7 @@ class Question:
 
     def __init__(self, intent: OrderIntent, book: Book, limits: RiskLimits, now_ms: int) -> None:
         self.intent, self.book, self.limits, self.now_ms = intent, book, limits, now_ms
+        self._weighed: tuple[float, dict[str, float]] = (-1.0, {})
 
     def look_up(self) -> None:
         """Work out exposures before this entry; its numbers and its account are known to make sense.
@@ -87,9 +88,11 @@ class Question:
         An entry against what is held of the same asset counts beside it, not against it: until both are settled
         nobody knows which one stands.
         """
-        held = self.after.get(self.asset, 0.0)
-        added = self.sign * self.notional
-        return {**self.after, self.asset: held + added if held * added >= 0 else self.sign * (abs(held) + abs(added))}
+        if self._weighed[0] != self.notional:
+            held, added = self.after.get(self.asset, 0.0), self.sign * self.notional
+            worth = held + added if held * added >= 0 else self.sign * (abs(held) + abs(added))
+            self._weighed = (self.notional, {**self.after, self.asset: worth})
+        return self._weighed[1]
 
 
 def base_asset(pair: str) -> str:

@@ -86,6 +86,7 @@ def bot_specs(
             forecast_token_file=token if name in FORECAST_STRATEGIES else "",
             targets_dir=str(settings.workspace.targets.resolve()),
             switch=str(settings.workspace.kill_switch.resolve()),
+            notify_file=str(trade.notify_file.resolve()) if trade.notify_file else "",
             play_money=trade.play_money,
             settings={"max_history": max(forecasts.history, LEAST_HISTORY), "policy": _policy(settings, name)},
         )

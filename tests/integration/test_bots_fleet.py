@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -127,8 +128,31 @@ def test_flatten_closes_every_position(trading: dict[str, Any]) -> None:
     stage.resume("tester", "enough seen")
 
 
+def test_freqtrades_own_client_reaches_a_bot_with_the_password_made_for_it(trading: dict[str, Any]) -> None:
+    import subprocess
+    import sys
+
+    secrets = Path(trading["fleet"].bots["swing"].folder) / "config" / "secrets.json"
+
+    def ask(word: str, config: Path = secrets) -> str:
+        client = Path(sys.executable).with_name("freqtrade-client")
+        done = subprocess.run(
+            [client, "--config", config, word], capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout + done.stderr
+
+    assert "pong" in ask("ping")
+    assert '"bot_name": "swing"' in ask("show_config")
+    assert "current" in ask("count")
+    api = json.loads(secrets.read_text())["api_server"]
+    assert api["listen_ip_address"] == "127.0.0.1"
+    stranger = secrets.with_name("stranger.json")
+    stranger.write_text(json.dumps({"api_server": {**api, "password": "guessed"}}))
+    assert "current" not in ask("count", stranger)
+    stranger.unlink()
+
+
 def test_the_bots_show_their_metrics(trading: dict[str, Any]) -> None:
-    import json
     import urllib.request
 
     folder: Path = trading["settings"].workspace.targets

@@ -39,6 +39,7 @@ class BotSpec:
         key_file: JSON `{"key": ..., "secret": ...}` with mode 0600; "" for dry runs without keys.
         virtual_clock: follow the sandbox exchange's clock instead of the wall's.
         forecast_url, forecast_token_file: the prediction service and the file with its bearer token.
+        notify_file: JSON with Freqtrade's own tables `telegram`, `discord` and `webhook`, mode 0600; "" for none.
         switch: file of the kill switch, which the bot reads before every entry and in every loop; "" for none.
         targets_dir: folder in which Prometheus looks for exporters; "" for none.
         settings: strategy settings; keys that `trading.adapters.strategies.base` documents.
@@ -59,6 +60,7 @@ class BotSpec:
     forecast_token_file: str = ""
     targets_dir: str = ""
     switch: str = ""
+    notify_file: str = ""
     api_server: bool = True
     max_open_trades: int = 6
     play_money: float = 10_000.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from observability.errors import SecretError, SettingsError
-from observability.files import write_whole
+from observability.files import read_secret, write_whole
 from observability.ports import free_port
 from pipelines.adapters.exchange import binance_urls
 from pipelines.candles import timeframe_ms
@@ -22,7 +22,10 @@ from trading.adapters.api_key import read_key
 from trading.adapters.bot_spec import STRATEGIES, BotSpec
 
 LAYERS = ("base", "exchange", "mode", "bot", "secrets")
-SECRET_KEYS = frozenset({"key", "secret", "password", "jwt_secret_key", "ws_token", "uid", "token", "privateKey"})
+SECRET_KEYS = frozenset(
+    {"key", "secret", "password", "jwt_secret_key", "ws_token", "uid", "token", "privateKey", "webhook_url", "url"}
+)
+NOTICES = frozenset({"telegram", "discord", "webhook"})
 ENV_PREFIX = "FREQTRADE__"
 STRATEGY_FOLDER = Path(__file__).with_name("strategies")
 LOG_LINE = "%(asctime)s %(name)s %(levelname)s %(message)s"
@@ -188,7 +191,18 @@ def _secrets(spec: BotSpec) -> dict[str, Any]:
         "username": spec.name,
         "password": secrets.token_urlsafe(24),
     }
-    return result
+    return {**result, **(_notices(Path(spec.notify_file)) if spec.notify_file else {})}
+
+
+def _notices(path: Path) -> dict[str, Any]:
+    """Freqtrade's own tables for messages, as the file has them; it holds tokens, so its owner alone may read it."""
+    try:
+        found = json.loads(read_secret(path, "the tokens for messages"))
+    except ValueError as error:
+        raise SettingsError(f"not JSON: {error}", where=str(path), todo="see Freqtrade's documentation") from error
+    if not isinstance(found, dict) or not set(found) <= NOTICES or not all(isinstance(t, dict) for t in found.values()):
+        raise SettingsError("wants tables for messages only", where=str(path), todo=f"of {', '.join(sorted(NOTICES))}")
+    return found
 
 
 def _history(spec: BotSpec) -> int:

@@ -153,3 +153,27 @@ def test_the_history_needs_at_most_five_requests(spec: BotSpec, history: int) ->
     limit = config["exchange"]["_ft_has_params"]["ohlcv_candle_limit"]
     assert config["startup_candle_count"] == history
     assert limit * 5 >= history + 1
+
+
+def test_messages_come_from_a_closed_file_into_the_secret_layer_and_are_masked(spec: BotSpec, tmp_path: Path) -> None:
+    file = tmp_path / "notify.json"
+    told = {
+        "telegram": {"enabled": True, "token": "12345:tg-secret", "chat_id": "7"},
+        "discord": {"enabled": True, "webhook_url": "https://discord.invalid/dc-secret"},
+        "webhook": {"enabled": True, "url": "https://hook.invalid/wh-secret", "format": "json"},
+    }
+    file.write_text(json.dumps(told))
+    chatty = replace(spec, notify_file=str(file))
+    with pytest.raises(SecretError):
+        layers(chatty)
+    file.chmod(0o600)
+    parts = layers(chatty)
+    merged = merge(parts)
+    assert merged["telegram"]["token"] == "12345:tg-secret"
+    assert merged["webhook"]["format"] == "json"
+    assert "secret" not in json.dumps({name: part for name, part in parts.items() if name != "secrets"})
+    assert "-secret" not in json.dumps(masked(merged))
+    for bad in ('{"exchange": {"key": "x"}}', "[]", "no json", '{"telegram": 1}'):
+        file.write_text(bad)
+        with pytest.raises(SettingsError):
+            layers(chatty)

@@ -182,6 +182,7 @@ DRAWN_LIMITS = st.builds(
 WISHES = st.lists(st.tuples(PAIRS, st.floats(5.0, 3_000.0), st.integers(0, 600_000)), min_size=5, max_size=40)
 
 
+@settings(deadline=None)
 @given(limits=DRAWN_LIMITS, wishes=WISHES)
 def test_no_sequence_of_approvals_breaks_a_limit(limits: RiskLimits, wishes: list[tuple[str, float, int]]) -> None:
     """Entries alone, each settled as filled at once; the tally is kept here, apart from the book's own."""
