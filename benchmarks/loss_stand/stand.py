@@ -65,16 +65,30 @@ class Harm:
 
 
 class Stand:
-    """A contender on its exchange; `ours` decides which. Use as a context manager."""
+    """A contender on its exchange; `ours` decides which. Use as a context manager.
 
-    def __init__(self, *, ours: bool, seed: int, plan: Callable[[Market], dict[str, Any]], **config: Any) -> None:
+    Args:
+        plan: finds in the market's future when to enter and to leave.
+        grace_s: real seconds for which virtual time waits for a busy bot; long, every run makes the same history.
+        config: what plain Freqtrade's configuration has besides.
+    """
+
+    def __init__(
+        self,
+        *,
+        ours: bool,
+        seed: int,
+        plan: Callable[[Market], dict[str, Any]],
+        grace_s: float = 3.0,
+        **config: Any,
+    ) -> None:
         self.ours = ours
         self.root = Path(tempfile.mkdtemp(prefix="mtst-losses-"))
         settings = Settings().changed(
             workspace={"root": self.root / "space"},
             market={"pairs": (PAIR, "BTC/USDT"), "history_days": 3.0, "trading_days": 8.0, "seed": seed},
         )
-        self.exchange: RunningExchange = start_exchange(settings, NullProgress(), accounts=("bot",))
+        self.exchange: RunningExchange = start_exchange(settings, NullProgress(), accounts=("bot",), grace_s=grace_s)
         self.client: SandboxClient = self.exchange.client()
         self.plan = plan(_market(settings))
         self._config, self._bots, self._risk = config, {}, None  # type: dict[str, Any], dict[str, Any], Any

@@ -124,6 +124,7 @@ def train(
     _run("train_speed", json, rounds=rounds, seconds=seconds, neuralforecast_python=neuralforecast_python)
 
 
+@app.command()
 def losses(
     *,
     only: Annotated[list[str] | None, typer.Option(help="Beginning of a scenario's name; may be repeated.")] = None,

@@ -93,12 +93,14 @@ def start_exchange(
     accounts: Sequence[str] = ("trader",),
     port: int = 0,
     mode: Literal["lockstep", "wall"] = "lockstep",
+    grace_s: float = 3.0,
     detached: bool = False,
 ) -> RunningExchange:
     """Start the exchange process of this workspace and wait until it answers.
 
     Each account begins with `trade.play_money` USDT (the quote asset of the pairs). In lock-step mode the clock stands
-    at T0 until participants join it. `port` 0 picks a free one.
+    at T0 until participants join it; one busy for `grace_s` real seconds is no longer waited for. `port` 0 picks a free
+    one.
 
     Raises:
         StartError: it runs already, the port is taken, or it ended at once (its log is quoted).
@@ -115,6 +117,7 @@ def start_exchange(
         instance=secrets.token_hex(8),
         seed=settings.market.seed,
         mode=mode,
+        grace_s=grace_s,
         market=market_config(settings),
         accounts=make_accounts(space.secrets / NAME, accounts, dict.fromkeys(quotes, settings.trade.play_money)),
         targets_dir=space.targets.resolve(),

@@ -179,6 +179,10 @@ class Bookkeeper:
 
     def _settle(self, bot: Any, gate: OrderGate, reservation: Reservation) -> None:
         key, age_ms = reservation.reservation_id, int(time.time() * 1000) - reservation.created_ms
+        booked = _booked(gate.outstanding.get(key), reservation.pair)
+        if booked is not None and not booked.ft_is_open:
+            gate.settle(key, dict(booked.to_ccxt_object()))
+            return
         order = self._find(bot, gate, reservation)
         if order is None:
             if age_ms > ARRIVAL_MS or bot.config["dry_run"]:
@@ -194,8 +198,7 @@ class Bookkeeper:
         if not bot.config["dry_run"]:
             return gate.lookup.ask(reservation.reservation_id, reservation.pair)
         # A dry run's orders exist in the database only, and are never lost on the way.
-        order_id = gate.outstanding.get(reservation.reservation_id)
-        known = Order.order_by_id(order_id, reservation.pair) if order_id else None
+        known = _booked(gate.outstanding.get(reservation.reservation_id), reservation.pair)
         return None if known is None else dict(known.to_ccxt_object())
 
     def _adopt(self, bot: Any, gate: OrderGate, reservation: Reservation, order: dict[str, Any]) -> None:
@@ -287,6 +290,11 @@ def protected(bot: Any, trade: Any) -> bool:
     """Whether the trade's stop rests on the exchange; a dry run's orders, and its stops, are watched by the loop."""
     on_exchange = bot.strategy.order_types.get("stoploss_on_exchange") and not bot.config["dry_run"]
     return not on_exchange or trade.has_open_sl_orders
+
+
+def _booked(order_id: str | None, pair: str) -> Any:
+    """The database's own record of an order, None when it has none."""
+    return Order.order_by_id(order_id, pair) if order_id else None
 
 
 def net_bought() -> dict[str, float]:

@@ -227,9 +227,10 @@ class OrderGate:
                 raise EntryRefused(f"no answer from the exchange: {error}", where=pair) from error
             log.warning("lost_reply", pair=pair, order=found["id"], error=str(error)[:200])
             made = found
+        # Not settled here, even when it is filled: the bot has not committed it yet, and what it forgets (a crash, a
+        # locked database) must still be reserved, so that the next loop finds and adopts it.
         self.outstanding[key] = str(made["id"])
         self._count("buy", "placed")
-        self.settle(key, made)
         return made
 
     def _ask(self, pair: str, side: str, amount: float, price: float) -> Approved:

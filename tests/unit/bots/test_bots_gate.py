@@ -139,8 +139,8 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(risk, RecordingExchange(), lease.epoch)
 
 
-def test_an_approved_entry_is_sent_once_under_its_reservation_and_settled(scene: Scene) -> None:
-    scene.gate()
+def test_an_approved_entry_is_sent_once_and_reserved_until_the_bot_has_booked_it(scene: Scene) -> None:
+    gate = scene.gate()
     made = scene.buy()
     assert made["status"] == "closed"
     (sent,) = scene.exchange.sent
@@ -148,6 +148,9 @@ def test_an_approved_entry_is_sent_once_under_its_reservation_and_settled(scene:
     assert sent["clientOrderId"] == f"r-{intent['intent_id']}"
     assert len(sent["clientOrderId"]) <= 36  # Binance's limit
     assert (intent["stop_price"], intent["lease_epoch"]) == (58_800.0, scene.epoch)
+    (reservation,) = scene.risk.reservations("a")
+    assert gate.outstanding == {reservation.reservation_id: made["id"]}
+    gate.settle(reservation.reservation_id, made)
     assert scene.risk.reservations("a") == ()
 
 
@@ -303,7 +306,7 @@ def test_a_lost_reply_is_looked_up_and_the_order_adopted(scene: Scene) -> None:
     made = scene.buy()
     assert made["id"] == "1"
     assert len(scene.exchange.sent) == 1, "never sent a second time"
-    assert scene.risk.reservations("a") == ()
+    assert [item.reservation_id for item in scene.risk.reservations("a")] == [scene.exchange.sent[0]["clientOrderId"]]
 
 
 def test_an_answer_that_is_no_order_is_looked_up_like_a_lost_one(scene: Scene) -> None:
@@ -311,14 +314,14 @@ def test_an_answer_that_is_no_order_is_looked_up_like_a_lost_one(scene: Scene) -
     scene.exchange.garbles = True
     assert scene.buy()["id"] == "1"
     assert scene.sell()["id"] == "2"
-    assert gate.outstanding == {}
+    assert list(gate.outstanding.values()) == ["1"]
 
 
 def test_an_order_that_one_replica_does_not_know_is_found_in_the_list_of_all(scene: Scene) -> None:
     gate = scene.gate()
     scene.exchange.garbles = scene.exchange._api.lags = True
     assert scene.buy()["id"] == "1"
-    assert gate.outstanding == {}
+    assert list(gate.outstanding.values()) == ["1"]
 
 
 def test_an_order_that_did_not_arrive_keeps_its_pair_reserved(scene: Scene) -> None:
