@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import speed_up
 from benchmarks.figures import Figure, Figures
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
@@ -101,7 +102,7 @@ def through_ray(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
         }
 
 
-def run(progress: Progress, *, rounds: int = 2_000, ray: bool = True) -> Figures:
+def run(progress: Progress, *, rounds: int = 2_000, ray: bool = True, candles: int = 96) -> Figures:
     """Measure in a throw-away folder; goals: 20 us for the pure decision, 3 ms p99 through the actor."""
     with tempfile.TemporaryDirectory() as folder, progress.task("decisions"):
         times = in_process(Path(folder), rounds)
@@ -120,4 +121,5 @@ def run(progress: Progress, *, rounds: int = 2_000, ray: bool = True) -> Figures
             if "p99" in took and name not in ("bare fsync", "pure decide")
         ),
     ]  # fmt: skip
+    rows += speed_up.rows(progress, candles=candles) if candles else ()
     return Figures("decisions", tuple(rows), "a durable answer is one fsync of the journal", {"milliseconds": times})

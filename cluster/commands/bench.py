@@ -28,10 +28,11 @@ Replay = Annotated[Path | None, typer.Option(help="Folder of real candles; defau
 def trading(
     *,
     rounds: Annotated[int, typer.Option(min=100, help="Decisions a row.")] = 2000,
+    candles: Annotated[int, typer.Option(min=0, help="Candles of virtual time; 0 leaves the speed-up out.")] = 96,
     json: Json = None,
 ) -> None:
-    """What asking the risk manager costs: the pure decision, the durable one, and the one through its Ray actor."""
-    _run("risk_decide", json, rounds=rounds)
+    """What asking the risk manager costs: pure, durable, through its Ray actor; and how fast virtual time goes."""
+    _run("risk_decide", json, rounds=rounds, candles=candles)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from tests.contract.sandbox_kit import assert_conserved
 from trading.adapters.api_key import read_key
 from trading.adapters.bot_books import read_book
 from trading.adapters.fleet_books import ledger_lines
-from trading.adapters.sandbox.client import ccxt_urls
+from trading.adapters.sandbox.client import ccxt_streams, ccxt_urls
 
 pytestmark = pytest.mark.slow
 PASSWORD = "a-password-of-the-test"
@@ -58,6 +58,7 @@ class AlwaysIn(IStrategy):
 def _config(folder: Path, exchange: RunningExchange, mode: str, *, dry_run: bool, port: int) -> Path:
     key, perpetual = read_key(exchange.key_files["bot"]), mode == "futures"
     price = {"price_side": "other", "use_order_book": True, "order_book_top": 1}
+    urls = {**ccxt_urls(exchange.url), "ws": ccxt_streams(exchange.url)}
     content: dict[str, Any] = {
         "dry_run": dry_run,
         "max_open_trades": 2,
@@ -74,8 +75,8 @@ def _config(folder: Path, exchange: RunningExchange, mode: str, *, dry_run: bool
             "key": key.key,
             "secret": key.secret,
             "pair_whitelist": [f"{pair}:USDT" if perpetual else pair for pair in exchange.pairs],
-            "ccxt_config": {"enableRateLimit": False, "urls": {"api": ccxt_urls(exchange.url)}},
-            "enable_ws": False,
+            "ccxt_config": {"enableRateLimit": False, "urls": {"api": urls}},
+            "enable_ws": True,
         },
         "pairlists": [{"method": "StaticPairList"}],
         "internals": {"process_throttle_secs": 1},
@@ -153,6 +154,8 @@ def test_freqtrades_own_command_and_client_trade_here(tmp_path: Path, mode: str,
             assert bot.forceexit("all")["result"].startswith("Created exit orders")
             _until(lambda: True if bot.status() == [] else None)
             profit = sum(trade["close_profit_abs"] for trade in bot.trades()["trades"])
+        words = (tmp_path / "freqtrade.log").read_text()
+        assert "continuously_async_watch_ohlcv" not in words, "the WebSocket failed"
         with contextlib.closing(exchange.client()) as client:
             assert_conserved(client)
             ledger = client.ledger()

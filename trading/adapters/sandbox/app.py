@@ -20,6 +20,7 @@ from trading.adapters.sandbox.control import Control, answer
 from trading.adapters.sandbox.endpoint import Call, Endpoint
 from trading.adapters.sandbox.faults import RequestFault
 from trading.adapters.sandbox.orders import RefusalError
+from trading.adapters.sandbox.streams import stream_routes
 from trading.adapters.sandbox.venue import Venue
 
 TICK_S = 0.02
@@ -45,7 +46,7 @@ def build_app(venue: Venue, meters: Meters | None = None) -> Starlette:
         finally:
             ticker.cancel()
 
-    return Starlette(routes=[*routes, *Control(venue).routes()], lifespan=ticking)
+    return Starlette(routes=[*routes, *stream_routes(venue), *Control(venue).routes()], lifespan=ticking)
 
 
 async def _tick(venue: Venue) -> None:

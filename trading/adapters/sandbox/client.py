@@ -40,6 +40,14 @@ def ccxt_urls(base_url: str) -> dict[str, str]:
     return {room: f"{base_url.rstrip('/')}/{path}" for room, path in ROOMS.items()}
 
 
+def ccxt_streams(base_url: str) -> dict[str, Any]:
+    """`urls["api"]["ws"]` for ccxt.pro.binance, likewise; Freqtrade with `enable_ws` takes it in `ccxt_config`."""
+    host = base_url.rstrip("/").partition("://")[2]
+    spot = dict.fromkeys(("spot", "margin"), f"ws://{host}/stream/ws")  # ccxt knows spot's candles by this word
+    others = dict.fromkeys(("linear", "inverse", "stock"), f"ws://{host}/ws")
+    return {**spot, **others, "ws-api": dict.fromkeys(("spot", "linear", "inverse"), f"ws://{host}/ws-api/v3")}
+
+
 def recognise_errors(api: Any) -> None:
     """Let ccxt.binance tell errors of perpetuals apart as it does at Binance.
 
