@@ -20,7 +20,7 @@ class BaselineConfig:
     Attributes:
         names: which to fit; see `baselines.CHEAP` and `baselines.DEAR`.
         lookback: candles of the window that the linear rivals read whole, as the model does.
-        max_rows: training rows, evenly spaced, that LightGBM and DLinear learn from.
+        max_rows: training rows, evenly spaced, that LightGBM, DLinear and the logistic regression learn from.
     """
 
     levels: tuple[float, ...] = DEFAULT_LEVELS
@@ -28,7 +28,7 @@ class BaselineConfig:
     n_threads: int = 1
     seed: int = 0
     lookback: int = 96
-    max_rows: int = 12_000
+    max_rows: int = 8_000
     trees: int = 40
     leaves: int = 8
     lightgbm_lr: float = 0.1

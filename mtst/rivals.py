@@ -46,8 +46,9 @@ def logistic(panel: Panel, split: Split, config: BaselineConfig) -> Array:
     from sklearn.linear_model import LogisticRegression
 
     scaler = Scaler.fit(panel.features[split.train], panel.columns)
-    design, test = (scaler.transform(panel.features[rows]) for rows in (split.train, split.test))
-    z = targets(panel, split.train)
+    fit = evenly(split.train, config.max_rows)
+    design, test = (scaler.transform(panel.features[rows]) for rows in (fit, split.test))
+    z = targets(panel, fit)
     out = np.empty((len(split.test), len(panel.horizons), len(config.levels)))
     for i in range(len(panel.horizons)):
         if np.ptp(np.sign(z[:, i])) == 0:  # one class only: nothing to tell apart

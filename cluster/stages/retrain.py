@@ -41,7 +41,7 @@ def retrain_once(settings: Settings, progress: Progress, number: int = 1) -> Rou
         train.sweep(settings, progress)
         train.evaluate(settings, progress)
         made = train.promote(settings, progress)
-    except MtstError as error:
+    except (MtstError, OSError) as error:
         get_logger(__name__).error("retraining failed", round=number, error=str(error))
         return Round(number, started, "failed", str(error), "", "", time.monotonic() - began)
     seconds = time.monotonic() - began
