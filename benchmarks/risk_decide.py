@@ -6,9 +6,12 @@ Peer in the same run: a bare 4 kB append with fsync on the same disk, the least 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +24,18 @@ from observability.progress import Progress
 from trading.adapters.risk_actor import RiskActorConfig, start_risk_actor
 from trading.clock import FixedClock
 from trading.events import AccountReport
+from trading.kill_switch import FILE_NAME, KillSwitch
 from trading.limits import RiskLimits
 from trading.manager import RiskManager
 from trading.orders import ForecastRef, OrderIntent
 from trading.risk import decide
 
 NOW, CANDLE = 1_700_000_100_000, 900_000
-LIMITS = RiskLimits(accounts={"acc": "sandbox"}, max_entries=10**9, max_pair_entries=10**9)
-REPORT = AccountReport("acc", "nn", 1, NOW, 10_000.0, 10_000.0, (), {"BTC/USDT": 50_000.0})
+LIMITS = RiskLimits(
+    accounts={"acc": "sandbox"}, max_entries=10**9, max_pair_entries=10**9, max_open_positions=99, max_shortfall=0.9
+)
+PAIRS = ("BTC/USDT", *(f"A{number}/USDT" for number in range(7)))
+REPORT = AccountReport("acc", "nn", 1, NOW, 10_000.0, 10_000.0, (), dict.fromkeys(PAIRS, 50_000.0))
 
 
 def intent(name: str) -> OrderIntent:
@@ -72,12 +79,53 @@ def in_process(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     )
     bad = replace(intent("bad"), amount=float("nan"))
     result["refused, journalled"] = milliseconds(lambda _: manager.decide(bad), rounds)
+    result["eight at a time"] = {"per_s": at_a_time(manager, rounds)}
+    result["recovery, whole journal"] = recovery(manager, folder)
+    again = RiskManager(folder / "journal.db", LIMITS, FixedClock(NOW))
+    again.snapshot(1)
+    result["recovery, from a snapshot"] = recovery(again, folder)
+    return result
+
+
+def at_a_time(manager: RiskManager, rounds: int, threads: int = 8) -> float:
+    """Approved, durable entries a second when so many bots ask at once; they share syncs of the disk."""
+
+    def ask(thread: int) -> None:
+        for number in range(rounds // threads):
+            name = f"t{thread}-{number}"
+            manager.decide(replace(intent(name), pair=PAIRS[thread]))
+            manager.settle(f"r-{name}", "cancelled")
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(ask, range(threads)))
+    return round(rounds / (time.perf_counter() - started))
+
+
+def recovery(manager: RiskManager, folder: Path) -> dict[str, float]:
+    """Seconds until a manager with this journal decides again."""
     rows = int(manager.ping()["last_id"])
     manager.close()
     started = time.perf_counter()
     RiskManager(folder / "journal.db", LIMITS, FixedClock(NOW)).close()
-    result["recovery"] = {"seconds": round(time.perf_counter() - started, 3), "rows": rows}
-    return result
+    return {"seconds": round(time.perf_counter() - started, 3), "rows": rows}
+
+
+def kill_switch(folder: Path, rounds: int = 5) -> dict[str, dict[str, float]]:
+    """From the shell to a pulled switch, with nobody alive; peer: a Python that does nothing."""
+    var = folder / "home" / "var"
+    KillSwitch(var / FILE_NAME).install()
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "MTST_HOME": str(var.parent)}
+    halt = [str(root / "tools" / "start.sh"), "trade", "halt", "--who", "bench"]
+
+    def call(words: list[str]) -> None:
+        subprocess.run(words, env=environment, cwd=folder, check=True, capture_output=True, timeout=60)
+
+    return {
+        "trade halt": milliseconds(lambda _: call(halt), rounds, lambda _: call([sys.executable, "-c", "pass"])),
+        "bare Python": milliseconds(lambda _: call([sys.executable, "-c", "pass"]), rounds),
+    }
 
 
 def through_ray(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
@@ -105,20 +153,34 @@ def through_ray(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
 def run(progress: Progress, *, rounds: int = 2_000, ray: bool = True, candles: int = 96) -> Figures:
     """Measure in a throw-away folder; goals: 20 us for the pure decision, 3 ms p99 through the actor."""
     with tempfile.TemporaryDirectory() as folder, progress.task("decisions"):
-        times = in_process(Path(folder), rounds)
+        times = in_process(Path(folder), rounds) | kill_switch(Path(folder))
         if ray:
             times |= through_ray(Path(folder), rounds)
     fsync, pure = times["bare fsync"], times["pure decide"]
     goals = {"actor, approved": 3.0}
+    whole, kept = times["recovery, whole journal"], times["recovery, from a snapshot"]
+    halt, bare = times["trade halt"], times["bare Python"]
     rows = [
         Figure("pure decide, p50", pure["p50"] * 1e3, "us", goal=20, at_most=True, goal_of="value"),
+        Figure(
+            "durable decisions, eight bots at once", times["eight at a time"]["per_s"], "1/s", "bare fsyncs in a row",
+            1e3 / fsync["p50"], times["eight at a time"]["per_s"] / (1e3 / fsync["p50"]), goal=1000, goal_of="value",
+        ),
+        Figure(
+            "recovery from a snapshot", kept["seconds"], "s", f"replay of {whole['rows']} rows", whole["seconds"],
+            kept["seconds"] / max(1e-9, whole["seconds"]),
+        ),
+        Figure(
+            "trade halt from the shell, worst", halt["p99"] / 1e3, "s", "bare Python", bare["p99"] / 1e3,
+            halt["p99"] / bare["p99"], goal=1.0, at_most=True, goal_of="value",
+        ),
         *(
             Figure(
                 f"{name}, p99", took["p99"], "ms", "bare fsync p99", fsync["p99"], took["p99"] / fsync["p99"],
                 goal=goals.get(name), at_most=True, goal_of="value",
             )
             for name, took in times.items()
-            if "p99" in took and name not in ("bare fsync", "pure decide")
+            if "p99" in took and name not in ("bare fsync", "pure decide", "trade halt", "bare Python")
         ),
     ]  # fmt: skip
     rows += speed_up.rows(progress, candles=candles) if candles else ()

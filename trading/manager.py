@@ -18,7 +18,8 @@ from observability.errors import JournalError, LeaseError, MtstError, OrderError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from trading import lease as leases
-from trading.book import AccountView, Book, Reservation, replay
+from trading.book import AccountView, Book, Reservation
+from trading.breakers import after_breakers
 from trading.clock import Clock, FixedClock
 from trading.directive import Directive, directive_of
 from trading.events import (
@@ -34,7 +35,6 @@ from trading.events import (
     Reported,
     Settled,
     StateChanged,
-    from_rows,
 )
 from trading.gauges import Gauges
 from trading.journal import Journal, JournalStore
@@ -43,9 +43,9 @@ from trading.limits import RiskLimits
 from trading.market import MarketRisk
 from trading.orders import Approved, Decision, OrderIntent, Refused
 from trading.recorder import Recorder
+from trading.recovery import recovered
 from trading.risk import decide
 from trading.rulebook import Rule
-from trading.snapshot import book_from_text
 from trading.state import Cause, Latch, TradingState, flattening, lift, reconciled, tighten
 
 log = get_logger(__name__)
@@ -110,8 +110,11 @@ class RiskManager:
             held = self._book.reservations.get(reservation_id)
             if held is None or held.settled_ms is not None:
                 return False
-            self._commit(Settled(reservation_id, outcome, float(filled), float(price), self._now()))
-            return True
+            settled = Settled(reservation_id, outcome, float(filled), float(price), self._now())
+            ticket = self._recorder.put(settled)
+        self._recorder.wait(ticket)  # outside the lock, to share the disk's sync with others
+        self._gauges.show(self._book)
+        return True
 
     def report(self, report: AccountReport) -> Directive:
         """Take a bot's view of its account, move the breakers, and answer what to do.
@@ -373,35 +376,7 @@ class RiskManager:
         return lease
 
     def _breakers(self, view: AccountView) -> None:
-        """Latch when too much was lost; the rules of the same names would refuse, but only until a recovery."""
-        self._portfolio(view.report)
-        limits, name = self._limits, view.report.account
-        trips = (
-            (Rule.DRAWDOWN, view.drawdown, limits.max_drawdown, TradingState.HALTED),
-            (Rule.DAILY_LOSS, view.daily_loss, limits.max_daily_loss, TradingState.REDUCING),
-            (Rule.LOSING_STREAK, view.losses_in_a_row, limits.max_losing_streak, TradingState.REDUCING),
-            (Rule.MISMATCH, view.mismatches, limits.max_mismatches, TradingState.REDUCING),
-        )
-        for rule, used, limit, state in trips:
-            if not used <= limit:
-                text = f"{rule} of {name}: {used:.6g} exceeds {limit:.6g}"
-                self._tighten(state, Cause.LIMIT, rule.value, text)
-
-    def _portfolio(self, report: AccountReport) -> None:
-        """Have everything closed when all accounts together lost or gained enough, or one saw so by itself."""
-        book, limits = self._book, self._limits
-        rule, text = Rule.PORTFOLIO_STOP, ""
-        if report.stopped:
-            text = f"{report.bot} closed by itself: {report.stopped}"
-        elif not book.lost <= limits.portfolio_stop:
-            text = f"all accounts lost {book.lost:.6g} of their peak, above {limits.portfolio_stop:.6g}"
-        elif not book.gained <= limits.portfolio_take:
-            rule, text = (
-                Rule.PORTFOLIO_TAKE,
-                f"all accounts gained {book.gained:.6g}, above {limits.portfolio_take:.6g}",
-            )
-        if text and not book.latch.flatten:
-            self._move(flattening(book.latch, rule.value, text, self._now(), Cause.LIMIT))
+        self._move(after_breakers(self._book, self._limits, view, self._now()))
 
     def _tighten(self, to: TradingState, cause: Cause, who: str, reason: str) -> Latch:
         return self._move(tighten(self._book.latch, to, cause, who=who, reason=reason, now_ms=self._now()))
@@ -418,33 +393,3 @@ class RiskManager:
 
     def _now(self) -> int:
         return self._clock.now_ms()
-
-
-def recovered(journal: JournalStore) -> Book:
-    """The book that a journal leads to: from its newest snapshot on, or from the beginning.
-
-    Raises:
-        JournalError: the record cannot be trusted.
-    """
-    kept_at, text = journal.snapshot()
-    if kept_at:
-        try:
-            return replay(from_rows(journal.read(after=kept_at)), book_from_text(text))
-        except JournalError as error:
-            log.error("snapshot_unusable", error=str(error))  # the journal itself decides
-    return replay(from_rows(journal.read()))
-
-
-def journalled_limits(opened: Callable[..., JournalStore]) -> RiskLimits | None:
-    """The limits that were in force when a journal was written last; None where it cannot tell."""
-    try:
-        journal = opened(read_only=True)
-    except MtstError:
-        return None
-    try:
-        newest = journal.latest("limit_change", 1)
-        return RiskLimits.from_dict(newest[0].payload) if newest else None
-    except MtstError:
-        return None
-    finally:
-        journal.close()

@@ -16,8 +16,9 @@ from tests.unit.trading.trading_makers import LIMITS, NOW, intent, report
 from trading.adapters.postgres_journal import PostgresJournal, open_journal
 from trading.clock import FixedClock
 from trading.journal import Journal, JournalStore, encoded
-from trading.manager import RiskManager, recovered
+from trading.manager import RiskManager
 from trading.orders import Approved
+from trading.recovery import recovered
 
 Open = Callable[..., JournalStore]
 

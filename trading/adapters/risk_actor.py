@@ -26,8 +26,9 @@ from trading.journal import Journal, JournalStore
 from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
 from trading.limits_file import WIRED, LimitsFile
-from trading.manager import RiskManager, journalled_limits
+from trading.manager import RiskManager
 from trading.market import estimate
+from trading.recovery import journalled_limits
 
 __all__ = ["Directive", "RiskActorConfig", "RiskManager", "find_risk_actor", "start_risk_actor"]
 

@@ -22,7 +22,7 @@ from trading.directive import Directive, directive_of
 from trading.journal import Journal
 from trading.limits import RiskLimits
 from trading.limits_file import LimitsFile
-from trading.manager import RiskManager, journalled_limits
+from trading.manager import RiskManager
 from trading.market import (
     DAY_MS,
     SAMPLE_MS,
@@ -35,6 +35,7 @@ from trading.market import (
     spread_of,
 )
 from trading.orders import Approved
+from trading.recovery import journalled_limits
 from trading.state import Cause, TradingState
 
 LIMITS = RiskLimits(accounts={"acc": "binance", "toy": "sandbox"}, max_drawdown=0.9, max_daily_loss=0.9)

@@ -1,0 +1,120 @@
+"""A bot whose risk manager is away: it watches its share of the portfolio's stop by itself, over restarts too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from observability.errors import GateError
+from tests.unit.trading.trading_makers import report
+from trading.adapters.bookkeeper import Bookkeeper
+from trading.adapters.bot_spec import DIRECTIVE, BotSpec
+from trading.adapters.call_record import CallRecord
+from trading.directive import Directive
+from trading.events import AccountReport
+from trading.lease import Lease
+from trading.state import TradingState
+
+BOT = SimpleNamespace(wallets=SimpleNamespace(update=lambda: None))
+
+
+class Risk:
+    """Answers with one directive, or not at all."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.heard: list[AccountReport] = []
+        self.told = Directive(TradingState.ACTIVE, False, "fine", 9_000.0, 12_000.0)
+
+    def report(self, told: AccountReport) -> Directive:
+        if self.away:
+            raise GateError("nobody answers")
+        self.heard.append(told)
+        return self.told
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Risk, list[float]], Bookkeeper]:
+    def make(risk: Risk, equity: list[float]) -> Bookkeeper:
+        spec = BotSpec("nn", "swing", "acc", "binance", "dry-run", ("BTC/USDT",), "15m", str(tmp_path))
+        books = Bookkeeper(spec, risk)  # type: ignore[arg-type]
+        books.lease = Lease("acc", "nn", 1, 10**15)
+
+        def seen(_bot: Any, _marks: Any) -> AccountReport:
+            return replace(report(equity=equity[0]), stopped=books.stopped)
+
+        monkeypatch.setattr(books, "_report", seen)
+        return books
+
+    return make
+
+
+@pytest.mark.parametrize(("equity", "stops"), [(9_500.0, False), (8_999.0, True), (11_999.0, False), (12_001.0, True)])
+def test_beyond_its_share_it_closes_by_itself_and_tells_when_somebody_listens(
+    made: Callable[[Risk, list[float]], Bookkeeper], equity: float, stops: bool
+) -> None:
+    risk, worth = Risk(), [10_000.0]
+    books = made(risk, worth)
+    books.report(BOT, {"BTC/USDT": 1.0})
+    risk.away, worth[0] = True, equity
+    books.report(BOT, {"BTC/USDT": 1.0})
+    assert bool(books.stopped) is stops
+    again = made(risk, [10_000.0])
+    assert bool(again.stopped) is stops, "it forgets nothing over a restart"
+    assert again.directive == risk.told
+    risk.away = False
+    again.report(BOT, {"BTC/USDT": 1.0})
+    assert bool(risk.heard[-1].stopped) is stops
+    assert again.stopped == "", "from here on the risk manager says what to do"
+
+
+def test_without_marks_or_without_a_directive_nothing_is_closed(
+    made: Callable[[Risk, list[float]], Bookkeeper],
+) -> None:
+    risk = Risk()
+    risk.away = True
+    books = made(risk, [0.0])
+    books.report(BOT, {"BTC/USDT": 1.0})
+    assert books.stopped == "", "it was never told where to stop"
+    books.directive = risk.told
+    books.report(BOT, {})
+    assert books.stopped == "", "without prices the equity is unknown"
+
+
+def test_an_unreadable_directive_is_passed_over(
+    made: Callable[[Risk, list[float]], Bookkeeper], tmp_path: Path
+) -> None:
+    (tmp_path / DIRECTIVE).write_text("{half")
+    assert made(Risk(), [1.0]).directive is None
+
+
+def test_failed_calls_count_and_refusals_do_not() -> None:
+    import ccxt
+
+    answers: list[Exception | None] = []
+
+    def fetch() -> str:
+        error = answers.pop()
+        if error is not None:
+            raise error
+        return "fine"
+
+    exchange, record = SimpleNamespace(_api=SimpleNamespace(fetch=fetch)), CallRecord()
+    record.listen(exchange)
+    answers += [None] * 10 + [ccxt.OrderNotFound("x")] * 10
+    for _ in range(20):
+        try:
+            exchange._api.fetch()
+        except ccxt.BaseError:
+            continue
+    assert record.error_rate == 0.0
+    answers += [ccxt.RequestTimeout("x")] * 20
+    for _ in range(20):
+        with pytest.raises(ccxt.NetworkError):
+            exchange._api.fetch()
+    assert record.error_rate == 0.5
