@@ -19,6 +19,7 @@ from mtst.adapters.sweep import latest_sweep
 from mtst.adapters.tracking import Tracker
 from mtst.model import MTSTConfig
 from mtst.oos import read_forecasts
+from mtst.selection import BLOCK_NAMES, BLOCKS
 from mtst.training import TrainingConfig
 from tests.integration.sweep_driver import CONFIG, ROWS
 from tests.unit.mtst_serving.serving_kit import PAIRS, small_spec
@@ -71,6 +72,8 @@ def test_runs_tell_parameters_curves_and_whether_they_were_pruned(whole: Path) -
         curve = book.client.get_metric_history(row["run_id"], "valid_loss")
         assert [m.value for m in sorted(curve, key=lambda m: m.step)] == pytest.approx(row["curve"])
         assert run.data.metrics["final_loss"] == pytest.approx(row["loss"])
+        assert len(row["blocks"]) == BLOCKS  # also of a trial that was stopped early
+        assert BLOCK_NAMES[0] in run.data.metrics
         assert (row["epochs"] == CONFIG.epochs) == (row["outcome"] == "completed")
     assert "completed" in outcomes
     assert set(outcomes) <= {"completed", "pruned"}
@@ -88,6 +91,8 @@ def test_the_best_is_the_lowest_loss_and_can_be_trained(whole: Path) -> None:
     state = latest_sweep(whole / "var" / "tune", small_spec().hash)
     assert state is not None
     assert state["best_config"] == found["best_config"]
+    assert state["trials"] == state["overfitting"]["trials"] == CONFIG.trials
+    assert 0 <= state["overfitting"]["probability"] <= 1
 
 
 def test_a_killed_worker_cost_no_trial(whole: Path) -> None:
@@ -115,6 +120,8 @@ def test_out_of_sample_forecasts_cover_only_test_blocks(whole: Path) -> None:
     assert table.height == found["windows"]
     assert not table.select("timestamp", "pair").is_duplicated().any()
     assert table.height < ROWS * len(PAIRS) * 0.7
+    assert (table["trained_until"] <= table["timestamp"]).all()
+    assert table["trained_until"].n_unique() == len(blocks)
     forecasts = list(read_forecasts(path, timeframe="15m", model_name="m", model_version="1", spec_hash="s"))
     assert len(forecasts) == table.height
     assert forecasts[0].horizons == (1, 4)
