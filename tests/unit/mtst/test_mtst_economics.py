@@ -1,12 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtst.economics import YEAR_MS, CostPolicy, PeriodReturns, buy_and_hold, cash, summarise_returns, trade
+from mtst.economics import (
+    YEAR_MS,
+    CostPolicy,
+    PeriodReturns,
+    buy_and_hold,
+    cash,
+    holding_cost,
+    summarise_returns,
+    trade,
+)
+from mtst.panel import Panel, make_panel
 from observability.errors import DataError
+from pipelines.frames import Enrichment, training_frame
+from pipelines.spec import default_spec
+from tests.unit.mtst.conftest import PAIRS, simulate
 
 HOUR = 3_600_000
 COSTS = CostPolicy(fee=0.001, half_spread=0.0005, cash_rate=0.05)
@@ -74,3 +90,40 @@ def test_costs_only_ever_take(rows: list[tuple[float, float]], short: bool) -> N
     assert parts.turnover.sum() >= 2 * (parts.entries > 0)
     value = summarise_returns("x", [parts], HOUR)
     assert 0 <= value.max_drawdown <= 1
+
+
+def test_a_long_position_pays_funding_and_a_short_one_receives_it() -> None:
+    times, pair, carry = np.arange(2) * HOUR, np.zeros(2, dtype=int), np.array([0.001, 0.002])
+    free, paid = (
+        trade(
+            np.array([0.01, -0.01]), np.zeros(2), times, pair,
+            costs=CostPolicy(allow_short=True), step_ms=HOUR, carry=cost,
+        )
+        for cost in (None, carry)
+    )  # fmt: skip
+    assert paid.net - free.net == pytest.approx([-0.001, 0.002])
+    held = buy_and_hold(np.zeros(2), times, pair, costs=CostPolicy(), step_ms=HOUR, carry=carry)
+    assert held.net.sum() == pytest.approx(-0.003 - 2 * CostPolicy().side)
+
+
+def test_what_is_paid_is_what_is_settled_after_the_decision_up_to_the_exit(noise: Panel) -> None:
+    with pytest.raises(DataError, match="no funding rates"):
+        holding_cost(noise, np.array([100]), 4)
+    rate = np.arange(len(noise), dtype=np.float32)[:, None]  # basis points, another one at every row
+    panel = replace(noise, columns=(*noise.columns, "funding"), features=np.concatenate([noise.features, rate], 1))
+    settled = np.flatnonzero(panel.timestamps % (8 * HOUR) == 0)
+    at = settled[20]
+    rows = np.array([at - 1, at, at - 4, at - 5])
+    assert holding_cost(panel, rows, 4) == pytest.approx(np.array([at, 0, at, 0]) / 1e4)
+
+
+def test_orders_are_filled_at_the_next_open_and_not_at_the_close_that_was_seen() -> None:
+    candles = simulate(0.0, 0, 300)[PAIRS[0]].with_columns(pl.col("open") * 1.01)
+    candles = candles.with_columns(pl.max_horizontal("open", "high").alias("high"))
+    spec = default_spec(PAIRS[:1], "1h", lookback=32, horizons=(1, 4))
+    frame = training_frame(candles, spec, Enrichment())
+    panel = make_panel({PAIRS[0]: frame}, spec.columns, spec.horizons, "1h", 32)
+    assert panel.fill[:-1] == pytest.approx(candles["open"].to_numpy()[1:])
+    assert panel.fill[-1] == candles["close"][-1]  # the next open is not known yet
+    gap = pl.concat([candles[:100], candles[110:]])
+    assert training_frame(gap, spec, Enrichment())["next_open"].is_null().arg_true().to_list() == [99, 289]
