@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import polars as pl
+
 from observability.errors import MtstError, SourceError
 from observability.progress import Progress, ProgressTask
 from pipelines import backfill as plan
 from pipelines.adapters.ccxt_source import SANDBOX, ExchangeSource, assert_only, binance_urls, open_exchange
 from pipelines.adapters.fetching import fetch_all
 from pipelines.adapters.node_fetching import NodeFetchers
-from pipelines.adapters.wanted import Asked, nothing, told, wanted_series
+from pipelines.adapters.wanted import Asked, nothing, present, told, wanted_series
 from pipelines.backfill import Fetched, Job, Want
 from pipelines.backfill_summary import BackfillSummary, SeriesBackfill
 from pipelines.candles import Repairs, iso
@@ -83,7 +85,7 @@ def backfill(
     """
     asked_before = source.requests
     started, frames = time.monotonic(), (timeframe,) if isinstance(timeframe, str) else tuple(timeframe)
-    now_ms, skew = _clock(source)
+    now_ms, skew = present(source)
     latest_ms = now_ms + abs(skew or 0)
     until_ms = min(until_ms, now_ms)
     if since_ms >= until_ms:
@@ -122,7 +124,7 @@ class _Run:
         self,
         store: CandleStore,
         tallies: dict[SeriesKey, _Tally],
-        fetch: Callable[[Sequence[Job]], Iterator[Fetched]],
+        fetch: Callable[[Sequence[Job]], Iterator[Sequence[Fetched]]],
     ) -> None:
         self._fetch, self._store, self._tallies = fetch, store, tallies
         self._started, self._rows, self._stored, self.total = time.monotonic(), 0, 0, 0
@@ -150,43 +152,46 @@ class _Run:
         """Ask for the jobs of all series, store what comes; the number of rows that were not stored before."""
         before = self._stored
         jobs = [job for tally in self._tallies.values() if tally.error is None for job in jobs_of(tally)]
-        for fetched in self._fetch(jobs):
-            tally = self._tallies[fetched.job.want.key]
-            tally.reached_ms = max(tally.reached_ms, fetched.reached_ms)
-            try:
-                self._merge(tally, fetched, in_gap=last)
-            except MtstError as error:
-                tally.error = tally.error or error
-            if last:
-                tally.asked.append(fetched.job)
-            else:
-                self._rows += fetched.job.rows
-                task.advance(fetched.job.rows, self._note(fetched.job))
+        for batch in self._fetch(jobs):
+            for key in {fetched.job.want.key for fetched in batch}:
+                self._take(self._tallies[key], [each for each in batch if each.job.want.key == key], in_gap=last)
+            for job in (fetched.job for fetched in batch if not last):
+                self._rows += job.rows
+                task.advance(job.rows, self._note(job))
         return self._stored - before
 
-    def _merge(self, tally: _Tally, fetched: Fetched, *, in_gap: bool) -> None:
-        if fetched.error is not None:
-            raise fetched.error
-        want, table = tally.want, fetched.table
-        tally.repairs += fetched.repairs
-        if table is None or table.is_empty():
-            return
-        times = table["timestamp"].dt.timestamp("ms")
+    def _take(self, tally: _Tally, batch: Sequence[Fetched], *, in_gap: bool) -> None:
+        """Compare each answer of one series with what is stored, and write all of them at once."""
+        tables = []
+        try:
+            for fetched in batch:
+                tally.reached_ms = max(tally.reached_ms, fetched.reached_ms)
+                tally.repairs += fetched.repairs
+                if in_gap:
+                    tally.asked.append(fetched.job)
+                if fetched.error is not None:
+                    raise fetched.error
+                if fetched.table is not None and not fetched.table.is_empty():
+                    self._compare(tally, fetched.table, in_gap=in_gap)
+                    tables.append(fetched.table)
+        except MtstError as error:
+            tally.error = tally.error or error
+        if tables:
+            self._store.write(tally.want.key, pl.concat(tables).sort("timestamp"))
+
+    def _compare(self, tally: _Tally, table: pl.DataFrame, *, in_gap: bool) -> None:
+        times, have, both = table["timestamp"].dt.timestamp("ms"), tally.before, 0
         span = int(times[0]), int(times[-1]) + 1
-        inside, both = in_gap, 0
-        if self._store.exists(want.key):
-            old = self._store.read(want.key, *span)
-            change = plan.compare(old, table)
-            plan.refuse_another_market(want, change)
+        if self._store.exists(tally.want.key):
+            change = plan.compare(self._store.read(tally.want.key, *span), table)
+            plan.refuse_another_market(tally.want, change)
             both = change.both
             tally.revised += change.revised
             if change.first_ms is not None:
                 tally.revised_from_ms = min(tally.revised_from_ms or change.first_ms, change.first_ms)
-        have = tally.before
-        inside = inside or (have.rows > 0 and have.start_ms < span[0] and span[1] <= have.end_ms)
+        inside = in_gap or (have.rows > 0 and have.start_ms < span[0] and span[1] <= have.end_ms)
         tally.repaired += table.height - both if inside else 0
         self._stored += table.height - both
-        self._store.write(want.key, table)
 
     def _now(self, tally: _Tally) -> Manifest:
         key = tally.want.key
@@ -196,19 +201,6 @@ class _Run:
         rate = self._rows / max(1e-3, time.monotonic() - self._started)
         key, left = job.want.key, max(0, self.total - self._rows) / max(1.0, rate)
         return f"{key.pair} {key.timeframe or key.kind}, {rate:,.0f} rows/s, about {left:.0f} s left"
-
-
-def _clock(source: ExchangeSource) -> tuple[int, int | None]:
-    """The present, and by how much the exchange's clock is ahead of ours; the sandbox's is virtual, ahead of nothing.
-
-    Where the two differ the earlier one counts: a candle is closed only when nobody doubts it.
-    """
-    asked = time.time()
-    now_ms = source.now_ms()
-    if source.name == SANDBOX:
-        return now_ms, None
-    ours = round((asked + time.time()) / 2 * 1000)
-    return min(now_ms, ours), now_ms - ours
 
 
 def _manifest(store: CandleStore, want: Want, now_ms: int) -> Manifest:

@@ -29,8 +29,8 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 
 
-def fetch_all(source: ExchangeSource, jobs: Sequence[Job], workers: int = WORKERS) -> Iterator[Fetched]:
-    """Yield what each job brought as it is done; a job that fails yields its error, and the others go on.
+def fetch_all(source: ExchangeSource, jobs: Sequence[Job], workers: int = WORKERS) -> Iterator[Sequence[Fetched]]:
+    """Yield what the jobs brought, all that is there at a time; one that fails yields its error, and the others go on.
 
     Raises:
         UnreachableError: the exchange is away; the jobs that are left are given up.
@@ -52,13 +52,14 @@ def fetch_all(source: ExchangeSource, jobs: Sequence[Job], workers: int = WORKER
     for thread in threads:
         thread.start()
     try:
-        for _ in jobs:
-            result = _waited(done)
-            if isinstance(result, BaseException):
-                raise result
-            if isinstance(result.error, UnreachableError):
-                raise result.error
-            yield result
+        left = len(jobs)
+        while left:
+            batch = _waited(done)
+            left -= len(batch)
+            for error in (each if isinstance(each, BaseException) else each.error for each in batch):
+                if isinstance(error, UnreachableError) or not isinstance(error, MtstError | None):
+                    raise error
+            yield [each for each in batch if isinstance(each, Fetched)]
     finally:
         with suppress(queue.Empty):
             while True:  # stopped early: no worker begins anything new
@@ -67,11 +68,15 @@ def fetch_all(source: ExchangeSource, jobs: Sequence[Job], workers: int = WORKER
             todo.put(None)
 
 
-def _waited(results: queue.SimpleQueue[T]) -> T:
-    """The next result. In beats: a library's own handler of Ctrl-C makes waits without an end go on behind it."""
-    while True:
+def _waited(results: queue.SimpleQueue[T]) -> list[T]:
+    """What is there, at least one. In beats: a library's own handler of Ctrl-C lets waits without an end go on."""
+    batch: list[T] = []
+    while not batch:
         with suppress(queue.Empty):
-            return results.get(timeout=_BEAT_S)
+            batch.append(results.get(timeout=_BEAT_S))
+            while True:
+                batch.append(results.get_nowait())
+    return batch
 
 
 def fetch(source: ExchangeSource, job: Job) -> Fetched:

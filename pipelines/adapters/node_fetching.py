@@ -71,7 +71,7 @@ class NodeFetchers:
         """Requests that the nodes have made so far."""
         return sum(self._asked.values())
 
-    def __call__(self, jobs: Sequence[Job]) -> Iterator[Fetched]:
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[Sequence[Fetched]]:
         """Yield what each job brought; the jobs of a node that is lost go to the others.
 
         Raises:
@@ -92,7 +92,7 @@ class NodeFetchers:
             self._asked[actor] = max(self._asked[actor], asked)
             if isinstance(fetched.error, UnreachableError):
                 raise fetched.error
-            yield fetched
+            yield [fetched]
 
     def close(self) -> None:
         """End the fetchers."""

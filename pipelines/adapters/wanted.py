@@ -1,11 +1,12 @@
-"""Which series somebody asks for, in the exchange's own names."""
+"""Which series somebody asks for, in the exchange's own names and time."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 from observability.errors import SourceError
-from pipelines.adapters.ccxt_source import ExchangeSource
+from pipelines.adapters.ccxt_source import SANDBOX, ExchangeSource
 from pipelines.backfill import FUNDING_STEP_MS, Want
 from pipelines.backfill_summary import SeriesBackfill
 from pipelines.candles import timeframe_ms
@@ -51,6 +52,19 @@ def wanted_series(source: ExchangeSource, store: CandleStore, asked: Asked) -> t
                     note = f"{source.name} {'no longer offers' if gone else 'offers no'} {kind} of"
                     notes.append(replace(told(store, key), note=note) if gone else nothing(key, note))
     return wanted, notes
+
+
+def present(source: ExchangeSource) -> tuple[int, int | None]:
+    """The present, and by how much the exchange's clock is ahead of ours; the sandbox's is virtual, ahead of nothing.
+
+    Where the two differ the earlier one counts: a candle is closed only when nobody doubts it.
+    """
+    asked = time.time()
+    now_ms = source.now_ms()
+    if source.name == SANDBOX:
+        return now_ms, None
+    ours = round((asked + time.time()) / 2 * 1000)
+    return min(now_ms, ours), now_ms - ours
 
 
 def _want(key: SeriesKey, symbol: str, asked: Asked) -> Want:
