@@ -57,7 +57,7 @@ def run(progress: Progress, days: float = 240.0, rounds: int = 3, replay: Path |
         f"Backfill of {len(running.pairs)} pairs, {days:g} days of 15m",
         tuple(figures),
         bound=(
-            "at 0 ms Python: both spend it on parsing, and ours also checks every candle, hashes, and syncs each month to "
+            "at 0 ms Python: both parse, and ours also checks every candle, hashes it, and syncs each month to "
             "the disk as it comes; with distance the loop waits a round trip a page, and ours has eight on their way"
         ),
         facts=facts,
