@@ -35,6 +35,24 @@ def trading(
     _run("risk_decide", json, rounds=rounds, candles=candles)
 
 
+@app.command("bot-speed")
+def bot_speed(
+    *,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of the bot.")] = 50,
+    candles: Annotated[int, typer.Option(min=1, help="Candles to time.")] = 20,
+    kills: Annotated[int, typer.Option(min=1, help="How often the bot is killed.")] = 3,
+    json: Json = None,
+) -> None:
+    """From a candle's close to its orders at the exchange, and from kill -9 to trading again."""
+    _run("bot_speed", json, pairs=pairs, candles=candles, kills=kills)
+
+
+@app.command()
+def bias(*, json: Json = None) -> None:
+    """Freqtrade's lookahead-analysis and recursive-analysis of every strategy, by its own command line."""
+    _run("bias", json)
+
+
 @app.command()
 def promotion(
     *,

@@ -11,6 +11,7 @@ import typer
 from cluster.commands.trade_backtest import backtest, report
 from cluster.console import ConsoleProgress, to_json
 from cluster.kill_switch import ANSWER_S, pull
+from cluster.settings import Settings
 from observability.errors import TradingError
 from trading.kill_switch import Verb
 
@@ -49,13 +50,9 @@ def up(
     from cluster.stages import trade as stage
     from cluster.stages.bots import Forecasts
 
-    values = {"mode": mode.value if mode else None, "strategies": tuple(strategy) if strategy else None,
-              "key_file": key_file}  # fmt: skip
-    settings = context.obj.changed(
-        trade={name: value for name, value in values.items() if value is not None},
-        market={"exchange": exchange} if exchange else {},
-    )
+    settings = _settings(context, exchange, mode, strategy, key_file)
     if settings.market.exchange != "sandbox":
+        typer.echo(to_json(stage.effective_configs(settings)), err=True)  # what will trade is seen before it does
         stage.allow_real_money(settings, yes=yes, ask=lambda text: str(typer.prompt(text, prompt_suffix="")))
     forecasts = Forecasts(forecast_url, forecast_token_file)
     with ConsoleProgress() as progress, stage.trading(settings, progress, forecasts, detached=detach) as fleet:
@@ -67,6 +64,21 @@ def up(
             typer.echo(to_json(found) if json else f"{_lines(found)}\nNext: trade status; end them with trade down.")
             return
         stage.watch(fleet, every, lambda found: typer.echo(to_json(found) if json else _lines(found)))
+
+
+@app.command()
+def config(
+    context: typer.Context,
+    *,
+    exchange: Annotated[str | None, typer.Option(help="sandbox (play money) or binance.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="On a real exchange: dry-run (default) or live.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="nn_predictor, swing, scalp; may be repeated.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help='Exchange key {"key", "secret"}, mode 0600.')] = None,
+) -> None:
+    """Print the configuration that Freqtrade would see, layers merged, secrets masked; starts nothing."""
+    from cluster.stages import trade as stage
+
+    typer.echo(to_json(stage.effective_configs(_settings(context, exchange, mode, strategy, key_file))))
 
 
 @app.command()
@@ -135,6 +147,26 @@ def resume(
 ) -> None:
     """Lift a halt; it takes effect once every account's books agree."""
     _pull(context, "resume", who, reason or "resume by hand", wait, json, rebase=rebase)
+
+
+def _settings(
+    context: typer.Context,
+    exchange: str | None,
+    mode: Mode | None,
+    strategies: list[str] | None,
+    key_file: Path | None,
+) -> Settings:
+    """The settings with what was given on the command line."""
+    values = {
+        "mode": mode.value if mode else None,
+        "strategies": tuple(strategies) if strategies else None,
+        "key_file": key_file,
+    }
+    settings: Settings = context.obj
+    return settings.changed(
+        trade={name: value for name, value in values.items() if value is not None},
+        market={"exchange": exchange} if exchange else {},
+    )
 
 
 def _pull(  # noqa: PLR0917 - the options of a command

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -26,6 +26,7 @@ from trading.limits import MINUTE_MS, RiskLimits
 from trading.performance import AccountPerformance
 
 HOUR_MS = 60 * MINUTE_MS
+HISTORY = {"stat_arb": 600}  # candles before the first signal, where it is more than what plain rules need
 RESULT, REPORT = "result.json", "report.html"
 
 
@@ -99,7 +100,7 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
     from trading.adapters.backtest.engine import BacktestPlan, run_backtest
 
     market = settings.market
-    candles = _common(_candles(settings, options), market.timeframe)
+    candles = _common({pair: _table(settings, options, pair, "ohlcv") for pair in market.pairs}, market.timeframe)
     folder = (options.out or settings.workspace.var / "backtests" / options.strategy).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     spec, since = _spec(settings, options, folder), options.since_ms
@@ -115,6 +116,7 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
         since,
         options.until_ms,
         int(options.resume_after_h * HOUR_MS),
+        {pair: _table(settings, options, pair, "funding") for pair in market.pairs if ":" in pair},
     )
     run = run_backtest(plan, progress)
     judged = judge_journal(run.journal)
@@ -126,7 +128,7 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
 
 def _spec(settings: Settings, options: BacktestOptions, folder: Path) -> BotSpec:
     trade, market = settings.trade, settings.market
-    given: dict[str, Any] = {"max_history": LEAST_HISTORY}
+    given: dict[str, Any] = {"max_history": HISTORY.get(options.strategy, LEAST_HISTORY)}
     if options.strategy in FORECAST_STRATEGIES:
         horizon = trade.horizon or max(settings.features.horizons)
         given |= {
@@ -175,20 +177,16 @@ def _limits(settings: Settings, options: BacktestOptions) -> RiskLimits:
     )
 
 
-def _candles(settings: Settings, options: BacktestOptions) -> dict[str, pl.DataFrame]:
+def _table(settings: Settings, options: BacktestOptions, pair: str, kind: Literal["ohlcv", "funding"]) -> pl.DataFrame:
+    """A stored series of a pair, from the folder named or from the store."""
     market = settings.market
+    timeframe = market.timeframe if kind == "ohlcv" else ""
     if options.candles is None:
-        store = open_store(settings)
-        return {pair: store.read(SeriesKey(market.exchange, "ohlcv", pair, market.timeframe)) for pair in market.pairs}
-    found = {}
-    for pair in market.pairs:
-        path = options.candles / f"{pair.replace('/', '_').split(':')[0]}-{market.timeframe}.parquet"
-        if not path.is_file():
-            raise DataError(
-                f"no candles of {pair}", where=str(path), todo="name a folder of PAIR-TIMEFRAME.parquet files"
-            )
-        found[pair] = pl.read_parquet(path)
-    return found
+        return open_store(settings).read(SeriesKey(market.exchange, kind, pair, timeframe))
+    path = options.candles / f"{pair.replace('/', '_').split(':')[0]}-{timeframe or kind}.parquet"
+    if not path.is_file():
+        raise DataError(f"no {kind} of {pair}", where=str(path), todo="files are PAIR-TIMEFRAME.parquet")
+    return pl.read_parquet(path)
 
 
 def _common(candles: dict[str, pl.DataFrame], timeframe: str) -> dict[str, pl.DataFrame]:

@@ -20,7 +20,7 @@ from cluster.stages import serve as serving
 from cluster.stages.bots import FORECAST_STRATEGIES, Forecasts, bot_folders, bot_specs, risk_limits
 from cluster.stages.exchange import RunningExchange, find_exchange, start_exchange
 from cluster.stages.running_fleet import announce, announced, end_actors, forget, nobody_trades
-from observability.errors import ExchangeError, SettingsError, TradingError
+from observability.errors import ExchangeError, SettingsError, StartError, TradingError
 from observability.exporter import clear_targets
 from observability.progress import Progress
 from pipelines.adapters.exchange import SANDBOX, open_exchange
@@ -274,6 +274,25 @@ def watch(fleet: Fleet, seconds: float, say: Callable[[TradeStatus], None]) -> N
 def effective_config(spec: BotSpec) -> dict[str, Any]:
     """What Freqtrade will see, merged, every secret masked."""
     return masked(merge(layers(spec)))
+
+
+def effective_configs(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What Freqtrade would see of every bot, by name, without starting anything.
+
+    Raises:
+        SettingsError: a variable would override it, or the settings do not fit together.
+        StartError: the sandbox exchange is meant and does not run.
+    """
+    check_environment()
+    exchange = None
+    if settings.market.exchange == SANDBOX:
+        exchange = find_exchange(settings)
+        if exchange is None:
+            raise StartError(
+                "the sandbox exchange does not run, and its address is not known", todo="exchange up first"
+            )
+    forecasts = Forecasts(url="found at the start")
+    return {spec.name: effective_config(spec) for spec in bot_specs(settings, forecasts, exchange)}
 
 
 def allow_real_money(settings: Settings, *, yes: bool, ask: Callable[[str], str]) -> None:

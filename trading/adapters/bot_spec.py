@@ -15,6 +15,7 @@ STRATEGIES: Mapping[str, str] = {
     "nn_predictor": "NnPredictor",
     "swing": "Swing",
     "scalp": "Scalp",
+    "stat_arb": "StatArb",
 }
 """Name in settings and on the command line -> class that Freqtrade resolves in `trading/adapters/strategies`."""
 
@@ -82,6 +83,11 @@ class BotSpec:
     def stake_currency(self) -> str:
         """Quote currency of all pairs."""
         return self.pairs[0].split("/")[1].split(":")[0]
+
+    @property
+    def futures(self) -> bool:
+        """Whether the pairs are perpetuals ("BTC/USDT:USDT")."""
+        return ":" in self.pairs[0]
 
     @property
     def play(self) -> bool:

@@ -99,7 +99,7 @@ def _base(spec: BotSpec) -> dict[str, Any]:
     price = {"price_side": "other", "use_order_book": True, "order_book_top": 1}
     return {
         "$schema": "https://schema.freqtrade.io/schema.json",
-        "trading_mode": "spot",
+        **({"trading_mode": "futures", "margin_mode": "isolated"} if spec.futures else {"trading_mode": "spot"}),
         "stake_currency": spec.stake_currency,
         "stake_amount": "unlimited",  # only the upper bound: custom_stake_amount decides
         "tradable_balance_ratio": 0.99,

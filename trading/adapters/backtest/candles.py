@@ -43,16 +43,22 @@ def write_candles(folder: Path, candles: Mapping[str, pl.DataFrame], timeframe: 
         handler.ohlcv_store(pair, timeframe, data=to_pandas(table), candle_type=kind)
 
 
-def write_funding(folder: Path, pair: str, funding: pl.DataFrame, marks: pl.DataFrame) -> None:
-    """Write a perpetual's funding rates and mark prices, both every eight hours or as often as they are known."""
+def write_funding(folder: Path, pair: str, funding: pl.DataFrame, candles: pl.DataFrame) -> None:
+    """Write a perpetual's funding rates, and for mark prices its own at full hours: payments are made on them.
+
+    Raises:
+        DataError: no payments are known.
+    """
+    if not funding.height:
+        raise DataError("a perpetual's funding is not known", where=pair, todo="run `data backfill` for it")
     handler = get_datahandler(folder, FORMAT)
+    marks = candles.filter(pl.col("timestamp").dt.truncate("1h") == pl.col("timestamp"))
     rates = funding.select(
         pl.col("timestamp").dt.truncate("1h"),
         *(pl.col("funding_rate").alias(name) for name in ("open", "high", "low", "close", "volume")),
     )
     handler.ohlcv_store(pair, "1h", data=to_pandas(rates), candle_type=CandleType.FUNDING_RATE)
-    prices = marks.with_columns(pl.lit(0.0).alias("volume"))
-    handler.ohlcv_store(pair, "1h", data=to_pandas(prices), candle_type=CandleType.MARK)
+    handler.ohlcv_store(pair, "1h", data=to_pandas(marks), candle_type=CandleType.MARK)
 
 
 def offline_exchange(config: dict[str, Any], prices: Mapping[str, float]) -> Exchange:

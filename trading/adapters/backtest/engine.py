@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from freqtrade.persistence import LocalTrade, enable_database_use
 from observability.errors import TradingError
 from observability.files import write_whole
 from observability.progress import Progress
-from trading.adapters.backtest.candles import offline_exchange, write_candles
+from trading.adapters.backtest.candles import offline_exchange, write_candles, write_funding
 from trading.adapters.backtest.desk import VENUE, BacktestDesk
 from trading.adapters.bot_spec import BotSpec
 from trading.adapters.freqtrade_config import check_environment, write_config
@@ -42,6 +42,7 @@ class BacktestPlan:
         cost: fee and expected slippage of one side, as a fraction.
         since_ms, until_ms: first and last time to trade; 0: as far as the candles reach. Candles before are warm-up.
         resume_after_ms: after how long a person lifts a tripped breaker; 0: never.
+        funding: funding rates by pair, for perpetuals.
     """
 
     spec: BotSpec
@@ -51,6 +52,7 @@ class BacktestPlan:
     since_ms: int = 0
     until_ms: int = 0
     resume_after_ms: int = 0
+    funding: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ def run_backtest(plan: BacktestPlan, progress: Progress) -> BacktestRun:
     folder = Path(plan.spec.folder)
     stored = folder / "candles"
     write_candles(stored, plan.candles, plan.spec.timeframe)
+    for pair, rates in plan.funding.items():
+        write_funding(stored, pair, rates, plan.candles[pair])
     for old in folder.glob(f"{JOURNAL}*"):
         old.unlink()
     config = _config(plan, stored)

@@ -1,0 +1,66 @@
+"""What Freqtrade would see is printed masked, and nothing from the environment can change it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.cli import mount
+from cluster.settings import Settings
+from cluster.stages.trade import effective_configs
+from observability.errors import SecretError, SettingsError, StartError
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({"key": "K" * 40, "secret": "S" * 40}))
+    key.chmod(0o600)
+    trade = {"strategies": ("nn_predictor",), "key_file": key, "mode": "live"}
+    return Settings().changed(workspace={"root": tmp_path}, market={"exchange": "binance"}, trade=trade)
+
+
+def test_a_live_configuration_shows_no_secret(settings: Settings) -> None:
+    text = json.dumps(effective_configs(settings))
+    assert '"dry_run": false' in text
+    assert "K" * 40 not in text
+    assert "S" * 40 not in text
+    assert json.loads(text)["nn_predictor"]["exchange"]["secret"] == "***"
+
+
+def test_a_dry_run_carries_no_key_at_all(settings: Settings) -> None:
+    found = effective_configs(settings.changed(trade={"mode": "dry-run"}))["nn_predictor"]
+    assert found["dry_run"] is True
+    assert found["exchange"]["key"] == ""
+
+
+def test_a_variable_that_would_go_live_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQTRADE__DRY_RUN", "false")
+    with pytest.raises(SettingsError, match="FREQTRADE__DRY_RUN"):
+        effective_configs(settings.changed(trade={"mode": "dry-run"}))
+
+
+def test_a_key_open_to_others_is_refused(settings: Settings) -> None:
+    assert settings.trade.key_file is not None
+    settings.trade.key_file.chmod(0o644)
+    with pytest.raises(SecretError, match="others can read"):
+        effective_configs(settings)
+
+
+def test_a_sandbox_that_does_not_run_is_said(settings: Settings) -> None:
+    with pytest.raises(StartError, match="exchange up"):
+        effective_configs(settings.changed(market={"exchange": "sandbox"}))
+
+
+def test_live_trading_asks_before_anything_starts(settings: Settings) -> None:
+    file = settings.workspace.root / "settings.toml"
+    file.write_text(f'[trade]\nkey_file = "{settings.trade.key_file}"\nstrategies = ["swing"]\n')
+    arguments = ["--workspace", str(settings.workspace.root), "--config", str(file), "trade", "up"]
+    said = CliRunner().invoke(mount(), [*arguments, "--exchange", "binance", "--mode", "live"])
+    assert isinstance(said.exception, Exception)
+    assert "not confirmed" in str(said.exception) or "doctor" in str(said.exception)
+    assert '"dry_run": false' in said.output
+    assert "S" * 40 not in said.output
