@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,17 +31,16 @@ def _programs() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """Connection string of a PostgreSQL of our own."""
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    folder, port = tmp_path_factory.mktemp("pg"), free_port()
+    # of its own: pytest closes its folders to other users, and the server may have to be one
+    folder, port = Path(tempfile.mkdtemp(prefix="mtst-pg-")), free_port()
     prefix: list[str] = []
     if os.geteuid() == 0:  # it refuses to run as root
         prefix = ["runuser", "-u", "postgres", "--"]
-        for place in (folder, *folder.parents[:3]):
-            place.chmod(0o755)
         shutil.chown(folder, "postgres")
 
     def run(*words: object, quiet: bool = True) -> None:
@@ -54,6 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     run(*control, "-o", options, "start", quiet=False)
     yield f"host=127.0.0.1 port={port} user=risk dbname="
     run(*control, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
