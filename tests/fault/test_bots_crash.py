@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -195,6 +198,36 @@ def test_an_exchange_that_fails_for_a_while_costs_candles_and_nothing_else(stand
         client.clear_faults()
     stand.run(10)
     assert stand.state().phase == "running"
+    _sound(stand)
+
+
+def test_the_kill_switch_works_while_the_risk_manager_is_wedged(stand: Stand) -> None:
+    import ray
+
+    home = stand.fleet.config.switch.parent.parent
+
+    def command(*words: str) -> dict[str, Any]:
+        program = [sys.executable, "-m", "cluster", "--workspace", str(home), "trade", *words, "--who", "ann", "--json"]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+        return dict(json.loads(done.stdout))
+
+    pid = ray.get(stand.fleet.risk.ping.remote())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        told = command("flatten", "--reason", "all is wedged")
+        assert "risk" in told["silent"], told
+        before = [order for order in stand.filled() if order["side"] == "buy"]
+        stand.run(3)
+        assert stand.state().open_trades == ()
+        assert [order for order in stand.filled() if order["side"] == "buy"] == before
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    told = command("resume", "--wait", "20")
+    assert told["silent"] == {}, "everybody has seen it"
+    stand.run(2)
+    told = command("resume", "--wait", "20")
+    assert set(told["acknowledged"]) >= {"risk"}
+    assert ray.get(stand.fleet.risk.state.remote()).who in ("ann", "system")
     _sound(stand)
 
 

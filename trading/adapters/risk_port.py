@@ -51,6 +51,7 @@ class RayRisk:
 
     def __init__(self, handle: Any, timeout_s: float = 2.0) -> None:
         self._handle, self._timeout_s = handle, timeout_s
+        self._breaker = Breaker(failures=1, rest_s=1.0)
 
     def decide(self, intent: OrderIntent) -> Decision:
         """See RiskManager; the gate sets its own, shorter deadline."""
@@ -87,14 +88,21 @@ class RayRisk:
     def _call(self, method: str, *args: Any) -> Any:
         import ray
 
+        if self._breaker.open:  # one loop asks several questions, and stops wait behind every one
+            raise GateError(f"the risk manager did not answer a moment ago, so {method} is not asked")
         try:
-            return ray.get(getattr(self._handle, method).remote(*args), timeout=self._timeout_s)
+            answer = ray.get(getattr(self._handle, method).remote(*args), timeout=self._timeout_s)
+        except ray.exceptions.GetTimeoutError as error:
+            self._breaker.failure()
+            raise GateError(f"the risk manager gave no answer to {method} within {self._timeout_s} s") from error
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, MtstError):
                 raise error.cause from error
             raise GateError(f"the risk manager failed in {method}: {error.cause!r}") from error
         except ray.exceptions.RayError as error:
             raise GateError(f"the risk manager cannot be reached for {method}: {type(error).__name__}") from error
+        self._breaker.success()
+        return answer
 
 
 class Breaker:
