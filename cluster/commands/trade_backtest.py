@@ -18,7 +18,7 @@ Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC.")
 
 def backtest(
     context: typer.Context,
-    strategy: Annotated[str, typer.Argument(help="nn_predictor, swing or scalp.")],
+    strategy: Annotated[str, typer.Argument(help="nn_predictor, swing, scalp or stat_arb.")],
     *,
     candles: Annotated[Path | None, typer.Option(help="Folder of PAIR-TIMEFRAME.parquet; default: the store.")] = None,
     forecasts: Annotated[Path | None, typer.Option(help="Out-of-sample forecasts; default: the newest.")] = None,

@@ -15,6 +15,7 @@ from trading.adapters.bot_spec import BotSpec
 from trading.limits import MINUTE_MS, RiskLimits
 
 FORECAST_STRATEGIES = frozenset({"nn_predictor"})
+BACKTEST_ONLY = frozenset({"stat_arb"})  # perpetuals: a bot's books do not know short positions yet
 REAL_EXCHANGES = ("binance",)
 LEAST_HISTORY = 400  # what the slowest plain rule needs to warm up
 
@@ -55,6 +56,8 @@ def bot_specs(
     """
     trade, market = settings.trade, settings.market
     real = exchange is None
+    if unready := sorted(BACKTEST_ONLY & set(trade.strategies)):
+        raise SettingsError(f"{', '.join(unready)} can only be tried on the past", todo="trade backtest")
     if real and market.exchange not in REAL_EXCHANGES:
         raise SettingsError(f"{market.exchange} cannot be traded", todo=f"use sandbox or {', '.join(REAL_EXCHANGES)}")
     if real and trade.mode == "live" and len(trade.strategies) != 1:

@@ -76,6 +76,8 @@ class BotSpec:
             raise SettingsError(f"mode {self.mode!r} is neither dry-run nor live", where=self.name)
         if not self.pairs or len({pair.split("/")[1] for pair in self.pairs}) != 1:
             raise SettingsError("a bot trades pairs of one quote currency", where=f"{self.name}: {self.pairs}")
+        if self.strategy == "stat_arb" and not self.futures:
+            raise SettingsError("a statistical pair sells short", where=f"{self.pairs}", todo="BTC/USDT:USDT and so on")
         if self.venue == "sandbox" and not self.url:
             raise SettingsError("the sandbox exchange needs an address", where=self.name)
 
