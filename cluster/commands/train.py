@@ -10,7 +10,6 @@ from rich.table import Table
 
 from cluster.console import ConsoleProgress, to_json
 from cluster.settings import Settings
-from pipelines.candles import timeframe_ms
 
 app = typer.Typer(help="Search for a model, judge it, decide whether it may trade.", no_args_is_help=True)
 
@@ -110,6 +109,7 @@ def retrain(
     from threading import Event
 
     from cluster.stages import retrain as stage
+    from pipelines.candles import timeframe_ms
 
     settings, pace, stop = context.obj, timeframe_ms(every) / 1000, Event()
 
