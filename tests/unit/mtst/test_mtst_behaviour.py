@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,11 +72,28 @@ def test_bf16_is_close_to_full_precision(changes: dict[str, object]) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager() -> None:
+def test_compiled_equals_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # another run's half-written cache must not fail it
     model = build({})
     x, scale = torch.randn(5, 24, 3), torch.rand(5) * 0.01
     with torch.inference_mode():
         assert torch.allclose(torch.compile(model)(x, scale), model(x, scale), atol=1e-6, rtol=1e-4)
+
+
+def test_a_forecast_follows_its_weights_however_they_changed() -> None:
+    """The relative bias is kept between forecasts; it must not outlive the weights that it came from."""
+    model, other, x = build({}), build({}, spread=0.1), torch.randn(2, 24, 3)
+    with torch.inference_mode():
+        before, wanted = model(x), other(x)
+    model.load_state_dict(other.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(model(x), wanted)
+        assert not torch.equal(before, wanted)
+        for weight in model.parameters():
+            weight.mul_(1.5)
+        changed = model(x)
+    assert not torch.equal(changed, wanted)
+    assert torch.allclose(model(x), changed, atol=1e-6)  # with gradients nothing is kept
 
 
 def test_channels_that_attend_have_no_order() -> None:
