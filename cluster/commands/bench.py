@@ -67,6 +67,19 @@ def promotion(
 
 
 @app.command()
+def features(
+    *,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of the whole path.")] = 50,
+    rows: Annotated[int, typer.Option(min=1000, help="Candles a pair.")] = 200_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of the columns.")] = 5,
+    parts: Annotated[str, typer.Option(help="a columns, b whole path, c live update, d memory.")] = "abcd",
+    json: Json = None,
+) -> None:
+    """What features cost: beside pandas and TA-Lib, by Ray Data beside a plain loop, live, and in memory."""
+    _run("features_speed", json, pairs=pairs, rows=rows, rounds=rounds, parts=parts)
+
+
+@app.command()
 def backfill(
     *,
     days: Annotated[float, typer.Option(min=1, help="Days of 15m candles.")] = 240.0,

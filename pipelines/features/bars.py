@@ -16,7 +16,7 @@ import polars as pl
 
 from observability.errors import SpecError
 from pipelines.candles import PAIR, timeframe_ms
-from pipelines.features.windows import Array, Doublings, Spreads, change, extreme, memory, weight
+from pipelines.features.windows import Array, Doublings, Spreads, change, extreme, floats, memory, weight
 
 _KEPT_SUMS = 3  # more of them are seldom asked for again, and push each other out of the cache
 
@@ -83,19 +83,15 @@ class Bars:
     @cached_property
     def times(self) -> Array:
         """Open times in ms, int64."""
-        return self.table["timestamp"].dt.timestamp("ms").to_numpy()
+        return self.table["timestamp"].to_physical().to_numpy()
 
     @cached_property
-    def run(self) -> Array:
-        """Rows since the start of the pair or its last gap, int64."""
-        rows = len(self.times)
+    def starts(self) -> Array:
+        """Rows at which a pair starts or goes on after a gap, int64."""
         new = np.diff(self.times) != self.step_ms
         if PAIR in self.table.columns:
             new |= (self.table[PAIR][1:] != self.table[PAIR][:-1]).to_numpy()
-        starts = np.concatenate([[0], np.flatnonzero(new) + 1])
-        lengths = np.diff(np.append(starts, rows)).astype(np.int64)
-        first: Array = np.repeat(starts.astype(np.int64), lengths)
-        return np.arange(rows) - first
+        return np.concatenate([[0], np.flatnonzero(new) + 1]).astype(np.int64)
 
     @cached_property
     def returns(self) -> Array:
@@ -141,4 +137,4 @@ class Bars:
                 where="make_features",
                 todo="enrich the candles first (pipelines.frames.feature_frame does)",
             )
-        return self.table[name].cast(pl.Float64).fill_null(np.nan).rechunk().to_numpy()
+        return floats(self.table[name])

@@ -38,19 +38,23 @@ def make_features(candles: pl.DataFrame, spec: DatasetSpec) -> pl.DataFrame:
     """
     check_schema(candles, CANDLE_SCHEMA, "make_features")
     bars = Bars(candles, spec.timeframe, spec.pairs)
-    columns = []
+    columns = {}
     # Rows without a whole window hold NaN on purpose, and a silent market divides by zero.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for ref in spec.features:
             values = get_feature(ref.name).values(bars, ref.params)
-            columns.append(_column(ref.column, values, (bars.run >= ref.warmup) & np.isfinite(values)))
-    return candles.select(*(name for name in (PAIR,) if name in candles.columns), "timestamp", "close").hstack(columns)
+            columns[ref.column] = _column(values, bars.starts, ref.warmup)
+    keys = [candles[name] for name in (PAIR, "timestamp", "close") if name in candles.columns]
+    made = pl.from_arrow(pa.table(columns), rechunk=False)
+    assert isinstance(made, pl.DataFrame)
+    return pl.DataFrame(keys).hstack(made)
 
 
-def _column(name: str, values: Array, usable: Array) -> pl.Series:
-    """Values as they are and a bit each for what is usable: a column of nulls without another copy."""
+def _column(values: Array, starts: Array, warmup: int) -> pa.Array:
+    """Values as they are and a bit each for what is usable: a column with nulls, without a copy."""
+    usable = np.isfinite(values)
+    for start in starts:
+        usable[start : start + warmup] = False
     bits = np.packbits(usable, bitorder="little")
     buffers = [pa.py_buffer(bits), pa.py_buffer(np.ascontiguousarray(values, dtype=np.float64))]
-    made = pl.from_arrow(pa.Array.from_buffers(pa.float64(), len(values), buffers))
-    assert isinstance(made, pl.Series)
-    return made.alias(name)
+    return pa.Array.from_buffers(pa.float64(), len(values), buffers)

@@ -11,7 +11,7 @@ import polars as pl
 
 from observability.errors import SpecError
 from pipelines.features.bars import Bars
-from pipelines.features.windows import Array
+from pipelines.features.windows import Array, floats
 
 Param = int | float | str
 Build = Callable[..., Array | pl.Expr]
@@ -55,7 +55,7 @@ class Feature:
         """float64 column, one value a candle; NaN or infinite where there is none."""
         made = self.build(bars, **params)
         if isinstance(made, pl.Expr):
-            made = bars.table.select(made.cast(pl.Float64)).to_series().fill_null(float("nan")).rechunk().to_numpy()
+            made = floats(bars.table.select(made).to_series())
         return made
 
 

@@ -9,15 +9,20 @@ from pipelines.features.formulas import ratio
 from pipelines.features.registry import feature
 from pipelines.features.windows import Array
 
-_CONSTANT = 1e-12  # deviation over mean below which only rounding moves
+_CONSTANT = 1e-12  # variance as a share of the squared mean below which only rounding moves
 
 
 @feature(warmup=lambda n: n - 1)
 def volume_z(bars: Bars, n: int) -> Array:
     """Standard score of the volume among the last n, clipped at +-10; 0 where it is constant."""
     volume = bars.column("volume")
-    mean, deviation = bars.mean(volume, n), bars.deviation(volume, n, ddof=1)
-    return ratio(volume - mean, deviation, deviation <= _CONSTANT * mean)
+    # Volumes spread as widely as they are large, so squares lose nothing that matters, and cost a third.
+    squares = bars.made("squared volume", lambda: volume * volume)
+    mean = bars.mean(volume, n)
+    square = mean * mean
+    variance = bars.mean(squares, n) - square
+    still = variance <= _CONSTANT * square
+    return ratio(volume - mean, np.sqrt(np.maximum(variance, 0.0) * (n / max(n - 1, 1))), still)
 
 
 @feature(warmup=lambda n: n - 1)

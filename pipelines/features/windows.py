@@ -17,9 +17,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 Array = np.ndarray[Any, Any]
 NEGLIGIBLE = 1e-13  # weight of everything that a cut-off exponential mean leaves out
+
+
+def floats(column: pl.Series) -> Array:
+    """A column as float64, without a copy where it is one already; missing values are NaN."""
+    if column.dtype != pl.Float64 or column.null_count():
+        column = column.cast(pl.Float64).fill_null(float("nan"))
+    return column.to_numpy()
 
 
 def lag(x: Array, n: int) -> Array:
