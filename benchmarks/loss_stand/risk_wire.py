@@ -30,7 +30,7 @@ def _codec(method: str) -> tuple[dict[str, TypeAdapter[Any]], TypeAdapter[Any]]:
 class RiskServer:
     """Answers for one risk manager until it is closed."""
 
-    def __init__(self, manager: RiskManager) -> None:
+    def __init__(self, manager: RiskManager, port: int = 0) -> None:
         codecs = {method: _codec(method) for method in METHODS}
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,8 +54,9 @@ class RiskServer:
             def log_message(self, *_args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:

@@ -69,6 +69,8 @@ class Stand:
 
     Args:
         plan: finds in the market's future when to enter and to leave.
+        accounts: of the exchange; a bot trades the one of its name, else the first.
+        market: settings that differ from the small simulated market.
         grace_s: real seconds for which virtual time waits for a busy bot; long, every run makes the same history.
         config: what plain Freqtrade's configuration has besides.
     """
@@ -80,22 +82,30 @@ class Stand:
         seed: int,
         plan: Callable[[Market], dict[str, Any]],
         grace_s: float = 3.0,
+        accounts: tuple[str, ...] = ("bot",),
+        market: Mapping[str, Any] | None = None,
         **config: Any,
     ) -> None:
-        self.ours = ours
+        self.ours, self.accounts = ours, accounts
         self.root = Path(tempfile.mkdtemp(prefix="mtst-losses-"))
         settings = Settings().changed(
             workspace={"root": self.root / "space"},
-            market={"pairs": (PAIR, "BTC/USDT"), "history_days": 3.0, "trading_days": 8.0, "seed": seed},
+            market={
+                "pairs": (PAIR, "BTC/USDT"),
+                "history_days": 3.0,
+                "trading_days": 8.0,
+                "seed": seed,
+                **(market or {}),
+            },
         )
-        self.exchange: RunningExchange = start_exchange(settings, NullProgress(), accounts=("bot",), grace_s=grace_s)
+        self.exchange: RunningExchange = start_exchange(settings, NullProgress(), accounts=accounts, grace_s=grace_s)
         self.client: SandboxClient = self.exchange.client()
         self.plan = plan(_market(settings))
         self._config, self._bots, self._risk = config, {}, None  # type: dict[str, Any], dict[str, Any], Any
         self._clock = Participant(self.exchange.url, "stand")
         self._clock.join()
         if ours:
-            self._start_risk()
+            self.start_risk()
 
     def __enter__(self) -> Stand:
         return self
@@ -139,20 +149,25 @@ class Stand:
         process = self._bots.pop(name)
         process.kill()
         process.join()
+        self.client.leave(name)
 
     def died(self, name: str = "bot") -> bool:
         """Whether a bot ended by itself."""
         return not self._bots[name].is_alive()
 
     def run(self, candles: float = 1) -> None:
-        """Let virtual time pass; a bot that ended is begun again, as a service manager does it."""
+        """Let virtual time pass; a bot that ended is begun again, as a service manager does it, and waited for."""
         until = self.client.now_ms() + int(candles * CANDLE_MS)
         while self.client.now_ms() < until:
             for name in [name for name in self._bots if self.died(name)]:
-                self._bots.pop(name)
-                self.client.leave(name)
+                self.kill(name)
                 self.start(name)
+            self.until(lambda: self._awaited() or any(map(self.died, self._bots)))
             self._clock.sleep(until)
+
+    def _awaited(self) -> bool:
+        """Whether every bot takes part in the clock: one that builds its worker anew is away from it meanwhile."""
+        return set(self._bots) <= set(self.client.health()["participants"])
 
     def run_to(self, at_ms: int) -> None:
         """Let virtual time pass until a moment."""
@@ -166,9 +181,36 @@ class Stand:
                 raise TimeoutError(f"not reached by {self._bots}; see {self.root}")
             time.sleep(0.02)
 
+    def account(self, name: str) -> str:
+        """Which account a bot trades."""
+        return name if name in self.accounts else self.accounts[0]
+
     def orders(self) -> list[dict[str, Any]]:
-        """The account's orders by the exchange."""
-        return list(self.client.ledger()["accounts"]["bot"]["orders"])
+        """The first account's orders by the exchange."""
+        return list(self.client.ledger()["accounts"][self.accounts[0]]["orders"])
+
+    def kill_risk(self) -> int:
+        """The risk manager is gone, its journal stays; returns the port where it has to come back."""
+        server, manager = self._risk
+        self._risk = None
+        server.close()
+        manager.close()
+        return int(server.port)
+
+    def start_risk(self, port: int = 0) -> int:
+        """A risk manager on the journal that is there; returns its port."""
+        limits = replace(
+            RiskLimits(),
+            accounts=dict.fromkeys(self.accounts, "sandbox"),
+            pairs=frozenset({PAIR}),
+            rule_bots=frozenset({*self.accounts, "twin"}),
+            max_data_age_ms=2 * CANDLE_MS,
+            max_report_age_ms=2 * CANDLE_MS,
+            lease_ttl_ms=2 * CANDLE_MS,
+        )
+        manager = RiskManager(self.root / "space" / "risk.sqlite", limits, VenueClock(self.exchange.url))
+        self._risk = (RiskServer(manager, port), manager)
+        return int(self._risk[0].port)
 
     def held(self) -> float:
         """Base currency on the account."""
@@ -207,31 +249,18 @@ class Stand:
             query = "SELECT COALESCE(SUM(amount), 0) FROM trades WHERE is_open = 1 AND stop_loss > 0"
             return float(database.execute(query).fetchone()[0])
 
-    def _start_risk(self) -> None:
-        limits = replace(
-            RiskLimits(),
-            accounts={"bot": "sandbox"},
-            pairs=frozenset({PAIR}),
-            rule_bots=frozenset({"bot", "twin"}),
-            max_data_age_ms=2 * CANDLE_MS,
-            max_report_age_ms=2 * CANDLE_MS,
-            lease_ttl_ms=2 * CANDLE_MS,
-        )
-        manager = RiskManager(self.root / "space" / "risk.sqlite", limits, VenueClock(self.exchange.url))
-        self._risk = (RiskServer(manager), manager)
-
     def _write_ours(self, name: str) -> None:
         spec = BotSpec(
             name=name,
             strategy="swing",
-            account="bot",
+            account=self.account(name),
             venue="sandbox",
             mode="live",
             pairs=(PAIR,),
             timeframe="15m",
             folder=str(self.folder(name)),
             url=self.exchange.url,
-            key_file=str(self.exchange.key_files["bot"].resolve()),
+            key_file=str(self.exchange.key_files[self.account(name)].resolve()),
             virtual_clock=True,
             api_server=False,
             settings={"max_history": 100, "plan": self.plan},
@@ -239,7 +268,7 @@ class Stand:
         (self.folder(name) / "begun.json").write_text(json.dumps(asdict(spec)))
 
     def _write_plain(self, name: str) -> None:
-        key = read_key(self.exchange.key_files["bot"])
+        key = read_key(self.exchange.key_files[self.account(name)])
         price = {"price_side": "other", "use_order_book": True, "order_book_top": 1}
         config: dict[str, Any] = {
             "dry_run": False,

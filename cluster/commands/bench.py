@@ -167,6 +167,18 @@ def losses(
     _run("losses", json, only=tuple(only or ()), seed=seed)
 
 
+@app.command()
+def chaos(
+    *,
+    days: Annotated[float, typer.Option(min=0.1, help="Virtual days.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Draws what breaks, and when.")] = 1,
+    replay: Replay = None,
+    json: Json = None,
+) -> None:
+    """Four bots live while something breaks every few virtual minutes: does any invariant break?"""
+    _run("chaos", json, days=days, seed=seed, replay=replay)
+
+
 def _run(name: str, json: Path | None, **options: Any) -> None:
     """Run `benchmarks.<name>.run(progress, **options)`, print its figures and write them."""
     try:

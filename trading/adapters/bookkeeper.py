@@ -142,6 +142,11 @@ class Bookkeeper:
             except MtstError as error:
                 log.warning("still_unsettled", reservation=reservation.reservation_id, error=str(error))
 
+    def settle_booked(self, gate: OrderGate) -> None:
+        """Settle what the database has and knows to be closed; call only when it has committed."""
+        for key in list(gate.outstanding):
+            self._settled_from_database(gate, key)
+
     def reconcile(self, bot: Any, gate: OrderGate) -> None:
         """Where orders may have got lost: take back those that only the exchange knows, and note a stranger's.
 
@@ -179,9 +184,7 @@ class Bookkeeper:
 
     def _settle(self, bot: Any, gate: OrderGate, reservation: Reservation) -> None:
         key, age_ms = reservation.reservation_id, int(time.time() * 1000) - reservation.created_ms
-        booked = _booked(gate.outstanding.get(key), reservation.pair)
-        if booked is not None and not booked.ft_is_open:
-            gate.settle(key, dict(booked.to_ccxt_object()))
+        if self._settled_from_database(gate, key):
             return
         order = self._find(bot, gate, reservation)
         if order is None:
@@ -194,11 +197,18 @@ class Bookkeeper:
         gate.outstanding[key] = str(order["id"])
         gate.settle(key, order)
 
+    def _settled_from_database(self, gate: OrderGate, key: str) -> bool:
+        booked = _booked(gate.outstanding.get(key))
+        if booked is None or booked.ft_is_open:
+            return False
+        gate.settle(key, dict(booked.to_ccxt_object()))
+        return True
+
     def _find(self, bot: Any, gate: OrderGate, reservation: Reservation) -> dict[str, Any] | None:
         if not bot.config["dry_run"]:
             return gate.lookup.ask(reservation.reservation_id, reservation.pair)
         # A dry run's orders exist in the database only, and are never lost on the way.
-        known = _booked(gate.outstanding.get(reservation.reservation_id), reservation.pair)
+        known = _booked(gate.outstanding.get(reservation.reservation_id))
         return None if known is None else dict(known.to_ccxt_object())
 
     def _adopt(self, bot: Any, gate: OrderGate, reservation: Reservation, order: dict[str, Any]) -> None:
@@ -292,9 +302,9 @@ def protected(bot: Any, trade: Any) -> bool:
     return not on_exchange or trade.has_open_sl_orders
 
 
-def _booked(order_id: str | None, pair: str) -> Any:
+def _booked(order_id: str | None) -> Any:
     """The database's own record of an order, None when it has none."""
-    return Order.order_by_id(order_id, pair) if order_id else None
+    return Order.order_by_id(order_id) if order_id else None
 
 
 def net_bought() -> dict[str, float]:

@@ -96,6 +96,14 @@ class TradingDesk:
         except Exception as error:  # noqa: BLE001 - a bot without risk manager still has to watch its stops
             log.error("begin_loop_failed", bot=self._ports.spec.name, error=repr(error))
 
+    def settle_booked(self) -> None:
+        """A loop went well, so the database has what it ordered: tell what is closed already. Never raises."""
+        try:
+            assert self.gate is not None  # set by connect before any loop
+            self.books.settle_booked(self.gate)
+        except Exception as error:  # noqa: BLE001 - settled at the beginning of the next loop
+            log.error("not_settled", bot=self._ports.spec.name, error=repr(error))
+
     def end_loop(self) -> None:
         """The loop is done: have every position protected, tell the fills. Never raises."""
         try:
@@ -150,6 +158,7 @@ class TradingWorker(Worker):
         """One loop. A passing failure is tried again soon; any other error goes to the runner, which builds anew."""
         try:
             self.freqtrade.process()
+            self.desk.settle_booked()
         except TemporaryError as error:
             self._retry, self.last_error = True, f"{type(error).__name__}: {error}"[:500]
             log.warning("loop_failed", bot=self._ports.spec.name, error=self.last_error)

@@ -11,8 +11,15 @@ from trading.adapters.strategies.base import FailClosedStrategy
 
 
 def scheduled(dates: pd.Series, plan: dict[str, Any]) -> tuple[pd.Series, pd.Series]:
-    """Whether to enter and whether to leave, a candle each; `plan` has `enter_from_ms`, `enter_until_ms`, `exit_ms`."""
+    """Whether to enter and whether to leave, a candle each.
+
+    `plan` has `enter_from_ms`, `enter_until_ms` and `exit_ms`, or `cycle`: that many candles, of which the first half
+    enters and the last two leave, for ever.
+    """
     at_ms = dates.astype("datetime64[ms, UTC]").astype("int64")
+    if "cycle" in plan:
+        place = (at_ms // 900_000) % plan["cycle"]
+        return place < plan["cycle"] // 2, place >= plan["cycle"] - 2
     enter = (at_ms >= plan["enter_from_ms"]) & (at_ms < plan["enter_until_ms"])
     return enter, at_ms >= plan["exit_ms"]
 
