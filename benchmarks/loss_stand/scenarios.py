@@ -132,6 +132,7 @@ def not_found_at_start(stand: Stand) -> float:
     _begun(stand)
     stand.run(0.3)
     stand.kill()
+    stand.run(5)  # while nobody looks, more of it fills
     stand.client.plan_fault(kind="error", **LOOKUP, **NOT_THERE, count=2 * RETRIES)
     stand.client.plan_fault(kind="error", **{**LOOKUP, "method": "DELETE"}, **UNKNOWN, count=RETRIES)
     stand.start()

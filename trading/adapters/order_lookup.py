@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ccxt
+from freqtrade.exceptions import InvalidOrderException
 
 from observability.errors import ExchangeError
 from observability.logging import get_logger
@@ -59,9 +61,41 @@ class OrderLookup:
             found: dict[str, Any] = api.fetch_order(None, pair, params={"clientOrderId": client_id})
         except ccxt.OrderNotFound:
             # Not believed on its own: a replica that lags behind does not know a live order for a moment either.
-            listed = api.fetch_orders(pair) if api.has.get("fetchOrders") else api.fetch_open_orders(pair)
-            return next((order for order in listed if order.get("clientOrderId") == client_id), None)
+            return self._listed("clientOrderId", client_id, pair)
         return found
+
+    def by_id(self, order_id: str, pair: str) -> dict[str, Any] | None:
+        """The order of this number in the list of all; None when it is not there, or nobody answers."""
+        try:
+            found = self._listed("id", order_id, pair) if self._live else None
+        except ccxt.BaseError as error:
+            log.warning("lookup_failed", pair=pair, order=order_id, error=str(error)[:200])
+            return None
+        return None if found is None else dict(self._exchange._order_contracts_to_amount(found))
+
+    def _listed(self, name: str, value: str, pair: str) -> dict[str, Any] | None:
+        api = self._exchange._api
+        orders = api.fetch_orders(pair) if api.has.get("fetchOrders") else api.fetch_open_orders(pair)
+        return next((order for order in orders if str(order.get(name)) == value), None)
+
+
+def doubting(fetch_order: Callable[..., Any], lookup: OrderLookup) -> Callable[..., Any]:
+    """Freqtrade's `fetch_order`, which believes that there is no order only when the list of all lacks it, too.
+
+    Freqtrade takes a live order that one replica does not know for a cancelled one, forgets it, and buys again.
+    """
+
+    def fetch(order_id: str, pair: str, params: dict[str, Any] | None = None) -> Any:
+        try:
+            return fetch_order(order_id, pair, params)
+        except InvalidOrderException:
+            found = lookup.by_id(order_id, pair)
+            if found is None:
+                raise
+            log.warning("order_found_in_list", pair=pair, order=order_id)
+            return found
+
+    return fetch
 
 
 def outcome_of(order: dict[str, Any] | None) -> tuple[Outcome | None, float, float]:

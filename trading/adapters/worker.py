@@ -25,6 +25,7 @@ from trading.adapters.bot_spec import BotSpec
 from trading.adapters.forecast_client import Candles, ForecastClient
 from trading.adapters.gate import GateId, OrderGate
 from trading.adapters.loop_meters import LoopMeters
+from trading.adapters.order_lookup import doubting
 from trading.adapters.risk_port import RiskPort
 from trading.adapters.strategies.base import FailClosedStrategy
 from trading.kill_switch import KillSwitch
@@ -72,6 +73,7 @@ class TradingDesk:
             who, self._ports.risk, strategy.entry_facts, self.books.epoch, meters=self._ports.meters, switch=self.switch
         )
         self.gate.stand_at(bot.exchange)
+        bot.exchange.fetch_order = doubting(bot.exchange.fetch_order, self.gate.lookup)
         self.books.calls.listen(bot.exchange)
         strategy.desk = self
         self.bot = bot

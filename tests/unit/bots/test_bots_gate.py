@@ -22,6 +22,7 @@ from freqtrade.exceptions import (
 
 from observability.errors import GateError
 from trading.adapters.gate import EntryFacts, EntryRefused, GateId, OrderGate
+from trading.adapters.order_lookup import doubting
 from trading.clock import WallClock
 from trading.events import AccountReport
 from trading.limits import RiskLimits
@@ -322,6 +323,19 @@ def test_an_order_that_one_replica_does_not_know_is_found_in_the_list_of_all(sce
     scene.exchange.garbles = scene.exchange._api.lags = True
     assert scene.buy()["id"] == "1"
     assert list(gate.outstanding.values()) == ["1"]
+
+
+def test_freqtrade_forgets_no_order_that_the_list_of_all_has(scene: Scene) -> None:
+    gate = scene.gate()
+    made = scene.buy()
+
+    def blind(order_id: str, pair: str, _params: Any) -> Any:
+        raise InvalidOrderException(f"{pair} has no order {order_id}")
+
+    fetch = doubting(blind, gate.lookup)
+    assert fetch(made["id"], PAIR)["filled"] == made["filled"]
+    with pytest.raises(InvalidOrderException):
+        fetch("77", PAIR)
 
 
 def test_an_order_that_did_not_arrive_keeps_its_pair_reserved(scene: Scene) -> None:
