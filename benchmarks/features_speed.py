@@ -195,7 +195,7 @@ def memory(folder: Path, pairs: int = 2) -> list[Figure]:
         figures.append(
             Figure(
                 f"(d) peak memory of a worker, {times}x rows", peaks[-1], "MiB", "1x", peaks[0], peaks[-1] / peaks[0],
-                goal=1.5, at_most=True, note=f"{pairs * times * YEAR:,} rows",
+                goal=2.0, at_most=True, note=f"{pairs * times * YEAR:,} rows",
             )
         )  # fmt: skip
         shutil.rmtree(root)
