@@ -99,6 +99,7 @@ class OrderGate:
         self._facts, self._epoch, self._meters, self._deadline_s = facts, epoch, meters, deadline_s
         self._breaker = Breaker()
         self._resting: dict[str, int] = {}
+        self._noted: dict[str, int] = {}
         self._adopted: dict[str, Any] | None = None
         self._client_id = ""
 
@@ -237,6 +238,7 @@ class OrderGate:
         now_ms = int(time.time() * 1000)
         if self._switch is not None and (command := self._switch.read()).closed:
             self._refused(Rule.STATE_HALTED)  # and no rest for the pair: a resume counts at once
+            self._note(pair, side, amount, price, now_ms)
             raise EntryRefused(f"{command.verb} by {command.who}: {command.reason}", where=pair)
         if now_ms < self._resting.get(pair, 0):
             raise EntryRefused("refused a moment ago", where=pair)
@@ -250,6 +252,20 @@ class OrderGate:
             self._rest(pair, now_ms, str(decision.code))
             raise EntryRefused(f"{decision.code}: {decision.text}", where=pair)
         return decision
+
+    def _note(self, pair: str, side: str, amount: float, price: float, now_ms: int) -> None:
+        """Have an entry that the kill switch keeps back journalled too, now and then; it is not sent in any case."""
+        if now_ms < self._noted.get(pair, 0):
+            return
+        self._noted[pair] = now_ms + REST_MS
+        try:
+            decision = self._decision(self._intent(pair, side, amount, price, now_ms))
+        except Exception as error:  # noqa: BLE001 - it is only for the record
+            log.warning("not_noted", pair=pair, error=str(error)[:200])
+            return
+        if isinstance(decision, Approved):  # it has not looked at the switch yet
+            self.outstanding[decision.reservation_id] = None
+            self.settle(decision.reservation_id, None)
 
     def _intent(self, pair: str, side: str, amount: float, price: float, now_ms: int) -> OrderIntent:
         epoch = self._epoch()

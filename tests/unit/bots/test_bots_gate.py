@@ -25,6 +25,7 @@ from trading.adapters.gate import EntryFacts, EntryRefused, GateId, OrderGate
 from trading.adapters.order_lookup import doubting
 from trading.clock import WallClock
 from trading.events import AccountReport
+from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
 from trading.manager import RiskManager
 from trading.orders import Approved, OrderIntent
@@ -104,7 +105,12 @@ class Scene:
     epoch: int
 
     def gate(
-        self, risk: Any = None, *, epoch: int | None = -1, facts: Callable[..., EntryFacts] | None = None
+        self,
+        risk: Any = None,
+        *,
+        epoch: int | None = -1,
+        facts: Callable[..., EntryFacts] | None = None,
+        switch: KillSwitch | None = None,
     ) -> OrderGate:
         known = self.epoch if epoch == -1 else epoch
         gate = OrderGate(
@@ -112,6 +118,7 @@ class Scene:
             risk or self.risk,
             facts or _facts,
             lambda: known,
+            switch=switch,
             deadline_s=0.2,
         )
         gate.stand_at(self.exchange)
@@ -422,3 +429,27 @@ def test_a_stop_whose_answer_is_lost_is_found(scene: Scene) -> None:
     scene.exchange.executes_before_failing = False
     with pytest.raises(TemporaryError):
         scene.exchange.create_stoploss(**STOP_ORDER)
+
+
+def test_a_pulled_kill_switch_holds_every_entry_and_no_exit_whatever_the_risk_manager_says(
+    scene: Scene, tmp_path: Path
+) -> None:
+    switch = KillSwitch(tmp_path / "switch.jsonl")
+    switch.install()
+    gate = scene.gate(switch=switch)
+    switch.order("halt", "ann", "a drill")
+    for _ in range(2):
+        with pytest.raises(EntryRefused, match="a drill"):
+            scene.buy()
+    assert scene.exchange.sent == []
+    assert gate.refusals == {"STATE_HALTED": 2}
+    assert scene.risk.reservations() == (), "what it approved for the record was given back"
+    assert len(scene.risk.decisions()) == 1, "journalled once a minute"
+    scene.sell()
+    assert len(scene.exchange.sent) == 1
+    switch.order("resume", "ann", "over")
+    scene.buy()
+    assert len(scene.exchange.sent) == 2, "a resume counts at once"
+    switch.path.unlink()
+    with pytest.raises(EntryRefused):
+        scene.buy()
