@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 BLOCK = 1 << 18  # attention weights at a time: with their gradients about 2 MB of fp32, the share of one core's cache
 BLOCKED_FROM = 1 << 23  # attention weights in all; below, the calls for the pieces cost more than the cache saves
-LANES = 16  # numbers of fp32 in a vector register: torch's softmax leaves the vector unit on rows of other lengths
 
 
 def attend(qkv: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,8 +39,7 @@ def attend(qkv: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _in_blocks(qkv: Tensor, weights: int) -> bool:
     plain = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    pays = weights >= BLOCKED_FROM or qkv.shape[1] % LANES
-    return bool(pays) and torch.is_grad_enabled() and qkv.device.type == "cpu" and not plain
+    return weights >= BLOCKED_FROM and torch.is_grad_enabled() and qkv.device.type == "cpu" and not plain
 
 
 class _Blocked(torch.autograd.Function):
@@ -92,10 +90,7 @@ def _heads_first(qkv: Tensor) -> list[Tensor]:
 def _weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
     logits = torch.bmm(q, k.transpose(1, 2)).float().mul_(q.shape[-1] ** -0.5)
     logits.view(-1, *bias.shape).add_(bias)
-    if logits.shape[-1] % LANES == 0:
-        return logits.softmax(-1)
-    logits.sub_(logits.amax(-1, keepdim=True)).exp_()
-    return logits.div_(logits.sum(-1, keepdim=True))
+    return logits.softmax(-1)
 
 
 class CheapDropout(nn.Module):
