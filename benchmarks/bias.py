@@ -31,6 +31,10 @@ START_MS, STEP_MS, ROWS = 1_704_067_200_000, 900_000, 2_400
 SPOT = tuple(name for name in STRATEGIES if name != "stat_arb")  # perpetuals: its own test asks the same of its core
 PAIRS = ("BTC/USDT", "ETH/USDT")
 STARTUP = 400
+CONSOLE = {
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "standard"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}
 ALLOWED_VARIANCE = 1e-3  # percent: below it an exponential mean's forgotten past moves no decision
 
 
@@ -83,7 +87,7 @@ def prepare(folder: Path, url: str, strategy: str) -> list[str]:
     )  # fmt: skip
     layer = folder / strategy / "data.json"
     paths = write_config(spec)
-    layer.write_text(json.dumps({"datadir": str(data)}))
+    layer.write_text(json.dumps({"datadir": str(data), "log_config": CONSOLE}))
     return [part for path in (*paths, layer) for part in ("-c", str(path))]
 
 

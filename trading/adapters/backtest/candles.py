@@ -53,11 +53,9 @@ def write_funding(folder: Path, pair: str, funding: pl.DataFrame, candles: pl.Da
         raise DataError("a perpetual's funding is not known", where=pair, todo="run `data backfill` for it")
     handler = get_datahandler(folder, FORMAT)
     marks = candles.filter(pl.col("timestamp").dt.truncate("1h") == pl.col("timestamp"))
-    rates = funding.select(
-        pl.col("timestamp").dt.truncate("1h"),
-        *(pl.col("funding_rate").alias(name) for name in ("open", "high", "low", "close", "volume")),
-    )
-    handler.ohlcv_store(pair, "1h", data=to_pandas(rates), candle_type=CandleType.FUNDING_RATE)
+    rates = funding.select(pl.col("timestamp").dt.truncate("1h").alias("date"), "funding_rate").to_pandas()
+    rates["date"] = rates["date"].astype("datetime64[ms, UTC]")
+    handler.ohlcv_store(pair, "1h", data=rates, candle_type=CandleType.FUNDING_RATE)
     handler.ohlcv_store(pair, "1h", data=to_pandas(marks), candle_type=CandleType.MARK)
 
 
