@@ -108,7 +108,7 @@ def relay(url: str, delay_s: float) -> Iterator[str]:
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, asyncio.CancelledError):  # cancelled where the relay ends before its clients
             while chunk := await reader.read(1 << 16):
                 loop.call_later(delay, writer.write, chunk)
         loop.call_later(delay, writer.close)
