@@ -141,7 +141,9 @@ def _figures(record: Record, orders: int, days: float, seed: int, took_s: float)
     figures = (
         Figure("invariants broken", len(record.broken), "", goal=0, at_most=True, goal_of="value"),
         Figure("incidents", sum(record.incidents.values()), "", note=f"{orders} orders in {days:g} virtual days"),
-        Figure("slowest restart", worst, "s", note="until the bot is on the clock again, Freqtrade imported before"),
+        Figure(
+            "slowest restart", worst, "s", note="until it takes part in the clock again; Freqtrade was imported before"
+        ),
         Figure("virtual speed-up", days * 86_400 / took_s, "x real time"),
     )
     return Figures(
