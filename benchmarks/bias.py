@@ -87,8 +87,8 @@ def prepare(folder: Path, url: str, strategy: str) -> list[str]:
     )  # fmt: skip
     layer = folder / strategy / "data.json"
     paths = write_config(spec)
-    layer.write_text(json.dumps({"datadir": str(data), "log_config": CONSOLE}))
-    return [part for path in (*paths, layer) for part in ("-c", str(path))]
+    layer.write_text(json.dumps({"log_config": CONSOLE}))
+    return [*(part for path in (*paths, layer) for part in ("-c", str(path))), "--datadir", str(data)]
 
 
 def freqtrade(verb: str, *arguments: str, timeout_s: float = 120.0) -> str:
