@@ -252,19 +252,9 @@ class RelativeAttention(nn.Module):
         i = torch.arange(tokens)
         self.register_buffer("offset", (i[:, None] - i[None, :] + tokens - 1).flatten(), persistent=False)
         self.offset: Tensor
-        self._kept: tuple[tuple[object, ...], Tensor] | None = None
 
     def bias(self) -> Tensor:
-        """Relative bias [heads, N, N]; kept between forecasts, as only training changes it."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-            return self._bias()
-        autocast = torch.is_autocast_enabled(self.code.device.type)
-        state = (autocast, *((p.data_ptr(), p._version) for p in self.relative.parameters()))
-        if self._kept is None or self._kept[0] != state:
-            self._kept = (state, self._bias())
-        return self._kept[1]
-
-    def _bias(self) -> Tensor:
+        """Relative bias [heads, N, N]."""
         by_offset = self.relative(self.code).float()  # [2N - 1, heads]
         return by_offset[self.offset].T.reshape(self.heads, self.tokens, self.tokens)  # type: ignore[no-any-return]
 
