@@ -24,7 +24,6 @@ def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 def configure_logging(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library for this process; called once by a composition root."""
-    output = stream if stream is not None else sys.stderr
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -36,7 +35,8 @@ def configure_logging(level: str = "INFO", *, as_json: bool = False, stream: Tex
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=output),
+        # Asked for each event, as whoever runs us may put another stream in the place of stderr and close it later.
+        logger_factory=lambda *_: structlog.WriteLogger(stream if stream is not None else sys.stderr),
         cache_logger_on_first_use=False,
     )
 

@@ -12,7 +12,8 @@ import pytest
 from mtst.model import MTSTConfig
 from mtst.panel import Panel, Scaler, Split, split_fold
 from mtst.training import TrainingConfig, TrainResult, train
-from pipelines import features
+from pipelines.features import registry
+from pipelines.features.bars import Bars
 from pipelines.folds import Fold, final_fold, walk_forward
 from pipelines.frames import feature_frame
 from pipelines.spec import DatasetSpec, FeatureRef, default_spec
@@ -40,12 +41,12 @@ def check_features_are_causal(candles: pl.DataFrame, spec: DatasetSpec) -> None:
 def tomorrow() -> Iterator[str]:
     """A registered feature that reads one candle ahead."""
 
-    @features.feature(warmup=lambda: 1)
-    def tomorrows_return() -> pl.Expr:
+    @registry.feature(warmup=lambda: 1)
+    def tomorrows_return(_bars: Bars) -> pl.Expr:
         return (pl.col("close").shift(-1) / pl.col("close")).log().fill_null(0.0)
 
     yield "tomorrows_return"
-    del features._REGISTRY["tomorrows_return"]
+    del registry._REGISTRY["tomorrows_return"]
 
 
 def test_a_feature_with_one_bar_of_look_ahead_is_caught(tomorrow: str) -> None:
