@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -253,11 +252,6 @@ class RelativeAttention(nn.Module):
         i = torch.arange(tokens)
         self.register_buffer("offset", (i[:, None] - i[None, :] + tokens - 1).flatten(), persistent=False)
         self.offset: Tensor
-
-    def train(self, mode: bool = True) -> Self:
-        """Forget the kept bias: a fused optimizer changes weights without telling their version."""
-        self._kept = None
-        return super().train(mode)
 
     def bias(self) -> Tensor:
         """Relative bias [heads, N, N]."""
