@@ -1,4 +1,4 @@
-"""Days of trading in live mode while something breaks every few virtual minutes, and what must hold nevertheless.
+"""Days of trading in live mode while something breaks every couple of virtual hours, and what must hold nevertheless.
 
 Four bots on accounts of their own and one risk manager beside them; a seed draws what breaks and when. After every
 incident the books are looked at: nothing may come from nowhere, no account may buy what it holds already, nothing may

@@ -175,7 +175,7 @@ def chaos(
     replay: Replay = None,
     json: Json = None,
 ) -> None:
-    """Four bots live while something breaks every few virtual minutes: does any invariant break?"""
+    """Four bots live while something breaks every couple of virtual hours: does any invariant break?"""
     _run("chaos", json, days=days, seed=seed, replay=replay)
 
 
