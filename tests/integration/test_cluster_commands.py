@@ -155,7 +155,9 @@ def trade(terminal: Terminal) -> None:
     assert "no bots run" in terminal.refusal("trade", "halt")
     sentence = terminal.refusal("trade", "up", "--detach", FREQTRADE__DRY_RUN="false")
     assert "FREQTRADE__DRY_RUN would override" in sentence
-    assert "key" in terminal.refusal("trade", "up", "--exchange", "binance", "--mode", "live")
+    live = ("trade", "up", "--exchange", "binance", "--mode", "live")
+    assert "one account serves exactly one bot" in terminal.refusal(*live)
+    assert "live trading needs a key" in terminal.refusal(*live, MTST__TRADE__STRATEGIES='["swing"]')
 
     started = terminal.answer("trade", "up", "--detach", "--json")
     assert {bot["name"] for bot in started["bots"]} == {"nn_predictor", "swing"}
