@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
 
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
@@ -19,26 +16,6 @@ from tests.unit.pipelines.pipelines_makers import STEP, Walk, candles
 
 pytestmark = pytest.mark.slow
 PAIRS = ("BTC/USDT", "ETH/USDT")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket's URL; the address and the keys are in the environment, where workers find them too."""
-    import boto3
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "play",
-        "AWS_SECRET_ACCESS_KEY": "play",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="lake")
-    yield "s3://lake"
-    server.stop()
 
 
 def test_candles_and_features_live_in_buckets(bucket, tmp_path):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 
 import polars as pl
 import pytest
 
-from observability.ports import free_port
 from pipelines.blobs import Blobs
 from pipelines.store import CandleStore, SeriesKey
 from tests.unit.pipelines.pipelines_makers import Walk, candles
@@ -40,33 +37,9 @@ CandleStore(sys.argv[1]).write(SeriesKey("sandbox", "ohlcv", "BTC/USDT", "15m"),
 """
 
 
-@pytest.fixture(scope="module")
-def root() -> Iterator[str]:
-    moto = pytest.importorskip("moto.server", reason="moto's S3 server is not installed")
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
-    port = free_port()
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    mine = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    mine["AWS_DEFAULT_REGION"] = "us-east-1"
-    before = {name: os.environ.get(name) for name in mine}
-    os.environ |= mine
-    bucket = f"b{uuid.uuid4().hex[:8]}"
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket=bucket)
-    yield f"s3://{bucket}/data"
-    server.stop()
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
 @pytest.fixture
-def store(root: str) -> CandleStore:
-    return CandleStore(f"{root}/{uuid.uuid4().hex[:8]}")
+def store(bucket: str) -> CandleStore:
+    return CandleStore(f"{bucket}/{uuid.uuid4().hex[:8]}")
 
 
 def test_a_series_is_merged_read_and_named_as_on_a_disk(store, tmp_path):
