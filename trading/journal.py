@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -282,10 +283,21 @@ def encoded(kind: str, payload: Mapping[str, Any]) -> tuple[str, str]:
         raise JournalError(f"unknown kind of event '{kind}'", where=kind, todo=", ".join(KINDS))
     try:
         if kind in PLAIN_KINDS:
-            return kind, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
+            text = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
+            if "null" in text and not _finite(payload):  # orjson writes null for NaN, and a lost number is a lost fill
+                raise ValueError("a number is not finite")
+            return kind, text
         return kind, json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise JournalError(f"an event is not plain JSON: {error}", where=kind) from error
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(_finite(each) for each in value.values())
+    return not isinstance(value, list | tuple) or all(_finite(each) for each in value)
 
 
 def decoded(payload: str, row_id: int, where: str = "journal") -> Mapping[str, Any]:

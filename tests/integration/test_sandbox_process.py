@@ -101,12 +101,12 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
 
 def test_request_weight_can_be_limited_per_virtual_minute() -> None:
     venue = open_venue(SandboxConfig(market=SMALL, weight_limit=50))
-    assert venue.count_weight(50) == 50
+    assert venue.traffic.weigh(50, venue.now_ms) == 50
     with pytest.raises(RefusalError, match="Too much request weight") as caught:
-        venue.count_weight(1)
+        venue.traffic.weigh(1, venue.now_ms)
     assert caught.value.status == 429
     venue.clock.advance(venue.now_ms + 60_000)
-    assert venue.count_weight(20) == 20
+    assert venue.traffic.weigh(20, venue.now_ms) == 20
 
 
 def test_settings_choose_the_market(tmp_path: Path) -> None:
