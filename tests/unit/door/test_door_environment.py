@@ -131,18 +131,18 @@ def test_failures_become_one_sentence(log: str, words: str) -> None:
 
 def test_pips_places_are_passed_on_to_uv() -> None:
     listed = (
-        "global.cert='/etc/ssl/ca.pem'\nglobal.extra-index-url='https://one/simple https://two/simple'\n"
+        "global.cert='/etc/ssl/ca.pem'\nglobal.extra-index-url='https://one/wheels https://two/wheels'\n"
         "global.find-links='\\n/wheels\\n/more'\n:env:.find-links='/wheels'\n"
     )
-    found = installers.parse_pip_config(listed, {"PIP_FIND_LINKS": "/third", "PIP_INDEX_URL": "https://mirror/simple"})
+    found = installers.parse_pip_config(listed, {"PIP_FIND_LINKS": "/third", "PIP_INDEX_URL": "https://mirror/wheels"})
     assert found.find_links == ("/wheels", "/more", "/third")
-    assert found.extra_indexes == ("https://one/simple", "https://two/simple")
-    assert found.index == "https://mirror/simple"
+    assert found.extra_indexes == ("https://one/wheels", "https://two/wheels")
+    assert found.index == "https://mirror/wheels"
     assert found.uv_arguments() == [
-        "--find-links=/wheels", "--find-links=/more", "--find-links=/third", "--default-index=https://mirror/simple",
-        "--index=https://one/simple", "--index=https://two/simple", "--index-strategy=unsafe-best-match",
+        "--find-links=/wheels", "--find-links=/more", "--find-links=/third", "--default-index=https://mirror/wheels",
+        "--index=https://one/wheels", "--index=https://two/wheels", "--index-strategy=unsafe-best-match",
     ]  # fmt: skip
-    assert found.indexes_only().uv_arguments() == ["--default-index=https://mirror/simple"]
+    assert found.indexes_only().uv_arguments() == ["--default-index=https://mirror/wheels"]
 
 
 def test_without_an_index_folders_serve_everything() -> None:
@@ -151,9 +151,9 @@ def test_without_an_index_folders_serve_everything() -> None:
 
 
 def test_uvs_own_index_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    environ = dict(os.environ) | {"PIP_INDEX_URL": "https://mirror/simple"}
-    assert installers.pip_settings(environ).index == "https://mirror/simple"
-    assert installers.pip_settings(environ | {"UV_DEFAULT_INDEX": "https://own/simple"}).index == ""
+    environ = dict(os.environ) | {"PIP_INDEX_URL": "https://mirror/wheels"}
+    assert installers.pip_settings(environ).index == "https://mirror/wheels"
+    assert installers.pip_settings(environ | {"UV_DEFAULT_INDEX": "https://own/wheels"}).index == ""
 
 
 @pytest.mark.skipif(not shutil.which("uv"), reason="uv is not installed here")
