@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from trading.adapters.sandbox.endpoint import Call, Endpoint
 from trading.adapters.sandbox.futures_wire import KINDS, algo_answer, in_futures_words, order_answer, trade_answer
-from trading.adapters.sandbox.intake import read_client_id, read_side
+from trading.adapters.sandbox.intake import executions, read_client_id, read_side
 from trading.adapters.sandbox.orders import Kind, Order, OrderRequest, RefusalError, TimeInForce
 from trading.adapters.sandbox.rules import SymbolRules
 from trading.adapters.sandbox.venue import Venue
@@ -191,19 +191,7 @@ def cancel_all_algos(venue: Venue, call: Call) -> dict[str, Any]:
 def user_trades(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Executions of a symbol, oldest first."""
     pair = venue.pair(call.text("symbol"), perpetual=True)
-    start, end, order_id, first = (call.integer(name) for name in ("startTime", "endTime", "orderId", "fromId"))
-    chosen = [
-        fill
-        for fill in venue.futures.fills
-        if (fill.account, fill.pair) == (call.account, pair)
-        and (start is None or fill.time_ms >= start)
-        and (end is None or fill.time_ms <= end)
-        and (order_id is None or fill.order_id == order_id)
-        and (first is None or fill.fill_id >= first)
-    ]
-    limit = call.limit(500, 1000)
-    cut = chosen[-limit:] if start is None and first is None else chosen[:limit]
-    return [trade_answer(venue.market.rules[pair], fill) for fill in cut]
+    return [trade_answer(venue.market.rules[pair], fill) for fill in executions(venue.futures.fills, call, pair)]
 
 
 ENDPOINTS = (

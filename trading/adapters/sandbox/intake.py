@@ -1,11 +1,12 @@
-"""Reading the orders that clients send."""
+"""Reading the orders that clients send, and what they ask of their fills."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from trading.adapters.sandbox.endpoint import Call
-from trading.adapters.sandbox.orders import Kind, OrderRequest, RefusalError, Side, TimeInForce
+from trading.adapters.sandbox.orders import Fill, Kind, OrderRequest, RefusalError, Side, TimeInForce
 from trading.adapters.sandbox.rules import UNIT_DECIMALS, SymbolRules
 
 
@@ -49,3 +50,19 @@ def read_client_id(text: str, name: str) -> str:
     if len(text) > 36 or not all(c.isascii() and (c.isalnum() or c in ".:/_-") for c in text):
         raise RefusalError(-1100, f"Illegal characters found in parameter '{name}'.")
     return text
+
+
+def executions(fills: Sequence[Fill], call: Call, pair: str) -> list[Fill]:
+    """The caller's fills of a pair, oldest first, between the times and from the ids that were asked for."""
+    start, end, order_id, first = (call.integer(name) for name in ("startTime", "endTime", "orderId", "fromId"))
+    chosen = [
+        fill
+        for fill in fills
+        if (fill.account, fill.pair) == (call.account, pair)
+        and (start is None or fill.time_ms >= start)
+        and (end is None or fill.time_ms <= end)
+        and (order_id is None or fill.order_id == order_id)
+        and (first is None or fill.fill_id >= first)
+    ]
+    limit = call.limit(500, 1000)
+    return chosen[-limit:] if start is None and first is None else chosen[:limit]

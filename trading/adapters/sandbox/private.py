@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trading.adapters.sandbox.endpoint import Call, Endpoint, Handler
-from trading.adapters.sandbox.intake import read_order
+from trading.adapters.sandbox.intake import executions, read_order
 from trading.adapters.sandbox.orders import Order, RefusalError
 from trading.adapters.sandbox.rules import PPM, units_text
 from trading.adapters.sandbox.venue import Venue
@@ -152,19 +152,7 @@ def all_orders(venue: Venue, call: Call) -> list[dict[str, Any]]:
 def my_trades(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Executions of a symbol, oldest first."""
     pair = venue.pair(call.text("symbol"))
-    start, end, order_id, first = (call.integer(name) for name in ("startTime", "endTime", "orderId", "fromId"))
-    chosen = [
-        fill
-        for fill in venue.engine.fills
-        if (fill.account, fill.pair) == (call.account, pair)
-        and (start is None or fill.time_ms >= start)
-        and (end is None or fill.time_ms <= end)
-        and (order_id is None or fill.order_id == order_id)
-        and (first is None or fill.fill_id >= first)
-    ]
-    limit = call.limit(500, 1000)
-    cut = chosen[-limit:] if start is None and first is None else chosen[:limit]
-    return [trade(venue.market.rules[pair], fill) for fill in cut]
+    return [trade(venue.market.rules[pair], fill) for fill in executions(venue.engine.fills, call, pair)]
 
 
 def trade_fees(venue: Venue, call: Call) -> list[dict[str, Any]]:
