@@ -90,7 +90,9 @@ def alone(code: str, *arguments: str) -> Any:
 
 def with_ray(root: Path, spec: DatasetSpec, out: Path, cores: int) -> tuple[float, float]:
     """Seconds that the build takes on a Ray cluster of so many cores, its start left aside, and its workers' MiB."""
-    settings = Settings().changed(workspace={"root": out / "ray"}, cluster={"num_cpus": cores, "dashboard": False})
+    # One workspace for all calls: Ray reads its token once a process, and every workspace has a token of its own.
+    workspace = {"root": root.parent / "ray"}
+    settings = Settings().changed(workspace=workspace, cluster={"num_cpus": cores, "dashboard": False})
     settings.workspace.make()
     with ray_session(settings):
         # Two partitions first: a worker's start and imports are paid once a cluster, not once a build.
