@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import stat
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from cluster.settings import Settings
 from cluster.stages.exchange import RunningExchange, exchange_status, find_exchange, start_exchange, stop_exchange
 from observability.errors import ExchangeError, StartError
 from observability.progress import NullProgress
+from tests.contract.sandbox_kit import conserved
 from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.client import SandboxClient, ccxt_urls
 
@@ -36,10 +36,8 @@ def exchange(settings: Settings) -> Iterator[RunningExchange]:
 
 @pytest.fixture
 def control(exchange: RunningExchange) -> Iterator[SandboxClient]:
-    with contextlib.closing(exchange.client()) as client:
+    with conserved(exchange) as client:
         yield client
-        client.clear_faults()
-        assert client.ledger()["problems"] == []
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ccxt
@@ -28,17 +30,21 @@ class CallRecord:
         if getattr(exchange, "_api_async", None) is not None:
             self._wrap_async(exchange._api_async)
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except ccxt.BaseError as error:
+            self._failed.append(isinstance(error, ccxt.NetworkError))
+            raise
+        self._failed.append(False)
+
     def _wrap(self, api: Any) -> None:
         fetch = api.fetch
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            try:
-                answer = fetch(*args, **kwargs)
-            except ccxt.BaseError as error:
-                self._failed.append(isinstance(error, ccxt.NetworkError))
-                raise
-            self._failed.append(False)
-            return answer
+            with self._counted():
+                return fetch(*args, **kwargs)
 
         api.fetch = counted
 
@@ -46,12 +52,7 @@ class CallRecord:
         fetch = api.fetch
 
         async def counted(*args: Any, **kwargs: Any) -> Any:
-            try:
-                answer = await fetch(*args, **kwargs)
-            except ccxt.BaseError as error:
-                self._failed.append(isinstance(error, ccxt.NetworkError))
-                raise
-            self._failed.append(False)
-            return answer
+            with self._counted():
+                return await fetch(*args, **kwargs)
 
         api.fetch = counted

@@ -65,6 +65,29 @@ class EntryFacts:
     forecast: ForecastRef | None
 
 
+def entry_intent(
+    who: GateId, facts: EntryFacts, pair: str, side: str, *, amount: float, price: float, epoch: int, now_ms: int
+) -> OrderIntent:
+    """What the risk manager is asked before an entry, live and in backtests alike."""
+    return OrderIntent(
+        intent_id=uuid.uuid4().hex,
+        bot=who.bot,
+        account=who.account,
+        venue=who.venue,
+        pair=pair,
+        side="buy" if side == "buy" else "sell",
+        action="entry",
+        amount=amount,
+        price=price,
+        stop_price=facts.stop_price,
+        lease_epoch=epoch,
+        created_ms=now_ms,
+        candle_ms=facts.candle_ms,
+        forecast=facts.forecast,
+        timeframe_ms=who.timeframe_ms,
+    )
+
+
 class OrderGate:
     """Wraps one exchange object.
 
@@ -272,23 +295,7 @@ class OrderGate:
         if epoch is None:
             raise GateError("the bot does not hold its account's lease", where=self.who.account)
         facts = self._facts(pair, price, side)
-        return OrderIntent(
-            intent_id=uuid.uuid4().hex,
-            bot=self.who.bot,
-            account=self.who.account,
-            venue=self.who.venue,
-            pair=pair,
-            side="buy" if side == "buy" else "sell",
-            action="entry",
-            amount=amount,
-            price=price,
-            stop_price=facts.stop_price,
-            lease_epoch=epoch,
-            created_ms=now_ms,
-            candle_ms=facts.candle_ms,
-            forecast=facts.forecast,
-            timeframe_ms=self.who.timeframe_ms,
-        )
+        return entry_intent(self.who, facts, pair, side, amount=amount, price=price, epoch=epoch, now_ms=now_ms)
 
     def _decision(self, intent: OrderIntent) -> Decision:
         if self._breaker.open:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -13,11 +12,12 @@ from mtst.forecast import Forecast
 from observability.errors import ForecastError, MtstError
 from observability.logging import get_logger
 from trading.adapters.forecast_client import Candles
+from trading.adapters.gate import GateId, entry_intent
 from trading.adapters.strategies.base import FailClosedStrategy
 from trading.clock import FixedClock
 from trading.events import AccountReport, Fill, Outcome, Position
 from trading.manager import RiskManager
-from trading.orders import Approved, OrderIntent
+from trading.orders import Approved
 from trading.state import Cause, TradingState
 
 log = get_logger(__name__)
@@ -97,23 +97,10 @@ class BacktestDesk:
         except MtstError as error:
             self.refused_by_gate[type(error).__name__] = self.refused_by_gate.get(type(error).__name__, 0) + 1
             return 0.0
+        who = GateId(self.bot, self.bot, VENUE, self._strategy.step_ms)
         decision = self.manager.decide(
-            OrderIntent(
-                intent_id=uuid.uuid4().hex,
-                bot=self.bot,
-                account=self.bot,
-                venue=VENUE,
-                pair=pair,
-                side="buy" if side == "buy" else "sell",
-                action="entry",
-                amount=amount,
-                price=price,
-                stop_price=facts.stop_price,
-                lease_epoch=self._epoch or 0,
-                created_ms=self.clock.at_ms,
-                candle_ms=facts.candle_ms,
-                forecast=facts.forecast,
-                timeframe_ms=self._strategy.step_ms,
+            entry_intent(
+                who, facts, pair, side, amount=amount, price=price, epoch=self._epoch or 0, now_ms=self.clock.at_ms
             )
         )
         if not isinstance(decision, Approved):
