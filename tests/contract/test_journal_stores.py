@@ -36,11 +36,13 @@ def server() -> Iterator[str]:
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    # of its own: pytest closes its folders to other users, and the server may have to be one
-    folder, port = Path(tempfile.mkdtemp(prefix="mtst-pg-")), free_port()
     prefix: list[str] = []
+    place: str | None = None
     if os.geteuid() == 0:  # it refuses to run as root
         prefix = ["runuser", "-u", "postgres", "--"]
+        place = "/tmp"  # TMPDIR and pytest's folders may be closed to other users
+    folder, port = Path(tempfile.mkdtemp(prefix="mtst-pg-", dir=place)), free_port()
+    if prefix:
         shutil.chown(folder, "postgres")
 
     def run(*words: object, quiet: bool = True) -> None:
