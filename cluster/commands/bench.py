@@ -49,7 +49,7 @@ def bot_speed(
 
 @app.command()
 def bias(*, json: Json = None) -> None:
-    """Freqtrade's lookahead-analysis and recursive-analysis of every strategy, by its own command line."""
+    """Freqtrade's lookahead-analysis and recursive-analysis of every strategy, by its own command line; a minute."""
     _run("bias", json)
 
 
