@@ -186,6 +186,9 @@ class TradeSettings(Group):
 
     mode: Literal["dry-run", "live"] = "dry-run"
     strategies: tuple[str, ...] = ("nn_predictor", "swing")
+    options: dict[str, dict[str, Any]] = Field(
+        {}, description="a strategy's own settings by its name; see docs/strategies.md"
+    )
     play_money: float = Field(10_000.0, gt=0, description="stake currency that each sandbox account starts with")
     horizon: int = Field(
         0, ge=0, description="candles ahead that forecast-driven bots trade; 0 is the longest forecast"

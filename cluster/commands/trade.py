@@ -36,7 +36,7 @@ def up(
     *,
     exchange: Annotated[str | None, typer.Option(help="sandbox (play money) or binance.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="On a real exchange: dry-run (default) or live.")] = None,
-    strategy: Annotated[list[str] | None, typer.Option(help="nn_predictor, swing, scalp; may be repeated.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="Name in docs/strategies.md; may be repeated.")] = None,
     key_file: Annotated[Path | None, typer.Option(help='Exchange key {"key", "secret"}, mode 0600.')] = None,
     forecast_url: Annotated[str, typer.Option(help="Address of the served model; found by itself here.")] = "",
     forecast_token_file: Annotated[Path | None, typer.Option(help="File with its bearer token.")] = None,
@@ -72,7 +72,7 @@ def config(
     *,
     exchange: Annotated[str | None, typer.Option(help="sandbox (play money) or binance.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="On a real exchange: dry-run (default) or live.")] = None,
-    strategy: Annotated[list[str] | None, typer.Option(help="nn_predictor, swing, scalp; may be repeated.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="Name in docs/strategies.md; may be repeated.")] = None,
     key_file: Annotated[Path | None, typer.Option(help='Exchange key {"key", "secret"}, mode 0600.')] = None,
 ) -> None:
     """Print the configuration that Freqtrade would see, layers merged, secrets masked; starts nothing."""

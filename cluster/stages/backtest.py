@@ -12,7 +12,7 @@ import polars as pl
 
 from cluster.console import plain
 from cluster.settings import Settings
-from cluster.stages.bots import FORECAST_STRATEGIES, LEAST_HISTORY
+from cluster.stages.bots import FORECAST_STRATEGIES, history_of, options_of
 from cluster.stages.data import open_store
 from cluster.stages.trade_report import Judged, judge_journal, write_page
 from observability.errors import DataError, ForecastError
@@ -26,7 +26,6 @@ from trading.limits import MINUTE_MS, RiskLimits
 from trading.performance import AccountPerformance
 
 HOUR_MS = 60 * MINUTE_MS
-HISTORY = {"stat_arb": 600}  # candles before the first signal, where it is more than what plain rules need
 RESULT, REPORT = "result.json", "report.html"
 
 
@@ -128,13 +127,9 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
 
 def _spec(settings: Settings, options: BacktestOptions, folder: Path) -> BotSpec:
     trade, market = settings.trade, settings.market
-    given: dict[str, Any] = {"max_history": HISTORY.get(options.strategy, LEAST_HISTORY)}
+    given = {"max_history": history_of(options.strategy), **options_of(settings, options.strategy)}
     if options.strategy in FORECAST_STRATEGIES:
-        horizon = trade.horizon or max(settings.features.horizons)
-        given |= {
-            "forecasts": str(options.forecasts or newest_forecasts(settings)),
-            "policy": {"horizon": horizon, "min_edge": trade.min_edge},
-        }
+        given["forecasts"] = str(options.forecasts or newest_forecasts(settings))
     return BotSpec(
         name=options.strategy,
         strategy=options.strategy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,27 @@ from mtst.adapters.bento import about_model, token_of
 from observability.errors import SettingsError
 from pipelines.candles import timeframe_ms
 from trading.adapters.bot_spec import BotSpec
+from trading.arbitrage.spread import PairPolicy
 from trading.limits import MINUTE_MS, RiskLimits
+from trading.rules import ScalpPolicy, SwingPolicy
+from trading.signals import SignalPolicy
 
 FORECAST_STRATEGIES = frozenset({"nn_predictor"})
-BACKTEST_ONLY = frozenset({"stat_arb"})  # perpetuals: a bot's books do not know short positions yet
 REAL_EXCHANGES = ("binance",)
 LEAST_HISTORY = 400  # what the slowest plain rule needs to warm up
+HISTORY = {"stat_arb": 600}  # candles before the first signal, where it is more than that
+POLICIES: Mapping[str, type[Any]] = {
+    "nn_predictor": SignalPolicy,
+    "swing": SwingPolicy,
+    "scalp": ScalpPolicy,
+    "stat_arb": PairPolicy,
+}
+OPTIONS: Mapping[str, frozenset[str]] = {
+    "nn_predictor": frozenset({"policy", "rules"}),
+    "swing": frozenset({"policy", "stake_fraction"}),
+    "scalp": frozenset({"policy", "stake_fraction"}),
+    "stat_arb": frozenset({"policy", "stake_fraction", "legs", "leg_stop", "leg_timeout"}),
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,6 @@ def bot_specs(
     """
     trade, market = settings.trade, settings.market
     real = exchange is None
-    if unready := sorted(BACKTEST_ONLY & set(trade.strategies)):
-        raise SettingsError(f"{', '.join(unready)} can only be tried on the past", todo="trade backtest")
     if real and market.exchange not in REAL_EXCHANGES:
         raise SettingsError(f"{market.exchange} cannot be traded", todo=f"use sandbox or {', '.join(REAL_EXCHANGES)}")
     if real and trade.mode == "live" and len(trade.strategies) != 1:
@@ -79,7 +93,7 @@ def bot_specs(
             account=name if exchange is not None else f"{market.exchange}-{name}",
             venue="sandbox" if exchange is not None else market.exchange,
             mode="live" if exchange is not None else trade.mode,
-            pairs=tuple(pairs),
+            pairs=_pairs(settings, name, pairs),
             timeframe=exchange.timeframe if exchange is not None else market.timeframe,
             folder=str(folder),
             url=exchange.url if exchange is not None else "",
@@ -91,7 +105,7 @@ def bot_specs(
             switch=str(settings.workspace.kill_switch.resolve()),
             notify_file=str(trade.notify_file.resolve()) if trade.notify_file else "",
             play_money=trade.play_money,
-            settings={"max_history": max(forecasts.history, LEAST_HISTORY), "policy": _policy(settings, name)},
+            settings={"max_history": max(forecasts.history, history_of(name)), **options_of(settings, name)},
         )
         for name, folder in bot_folders(settings).items()
     )
@@ -117,6 +131,7 @@ def risk_limits(settings: Settings, specs: tuple[BotSpec, ...]) -> RiskLimits:
         accounts={spec.account: spec.risk_venue for spec in specs},
         pairs=frozenset(pair for spec in specs for pair in spec.pairs),
         rule_bots=frozenset(spec.name for spec in specs if spec.strategy not in FORECAST_STRATEGIES),
+        short_venues=frozenset(spec.risk_venue for spec in specs if spec.futures),
         shadow_trades_play_money=play,
         max_data_age_ms=candle_ms + 5 * MINUTE_MS,
         max_forecast_age_ms=candle_ms + 5 * MINUTE_MS,
@@ -125,12 +140,45 @@ def risk_limits(settings: Settings, specs: tuple[BotSpec, ...]) -> RiskLimits:
     )
 
 
-def _policy(settings: Settings, strategy: str) -> dict[str, Any]:
-    """How a strategy reads its input: forecasts as they were judged, on the longest horizon unless told otherwise."""
-    if strategy not in FORECAST_STRATEGIES:
-        return {}
-    horizon = settings.trade.horizon or max(settings.features.horizons)
-    return {"horizon": horizon, "min_edge": settings.trade.min_edge}
+def history_of(strategy: str) -> int:
+    """Candles that a strategy sees before its first signal."""
+    return HISTORY.get(strategy, LEAST_HISTORY)
+
+
+def options_of(settings: Settings, strategy: str) -> dict[str, Any]:
+    """A strategy's own settings: `trade.options`, forecasts read as they were judged unless told otherwise.
+
+    Raises:
+        SettingsError: an option, or a field of its policy, that the strategy does not know.
+    """
+    given, where = dict(settings.trade.options.get(strategy, {})), f"trade.options.{strategy}"
+    unknown = sorted(set(given) - OPTIONS.get(strategy, set(given)))
+    if unknown:
+        raise SettingsError(f"unknown: {', '.join(unknown)}", where=where, todo="see docs/strategies.md")
+    policy = dict(given.get("policy", {}))
+    if strategy in FORECAST_STRATEGIES:
+        horizon = settings.trade.horizon or max(settings.features.horizons)
+        policy = {"horizon": horizon, "min_edge": settings.trade.min_edge, **policy}
+    try:
+        if strategy in POLICIES:  # an unknown strategy is told by its bot
+            POLICIES[strategy](**policy)
+    except TypeError as error:
+        raise SettingsError(
+            f"no such policy: {error}", where=f"{where}.policy", todo="see docs/strategies.md"
+        ) from error
+    return {**given, "policy": policy}
+
+
+def _pairs(settings: Settings, strategy: str, pairs: Sequence[str]) -> tuple[str, ...]:
+    """What a strategy trades: all pairs, or two perpetuals."""
+    if strategy != "stat_arb":
+        return tuple(pairs)
+    return tuple(perpetual(pair) for pair in settings.trade.options.get(strategy, {}).get("legs") or pairs[:2])
+
+
+def perpetual(pair: str) -> str:
+    """The perpetual of a pair: BTC/USDT:USDT of BTC/USDT."""
+    return pair if ":" in pair else f"{pair}:{pair.partition('/')[2]}"
 
 
 def _key_file(settings: Settings, exchange: RunningExchange | None, name: str) -> str:

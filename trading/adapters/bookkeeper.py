@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from freqtrade.persistence import Order, Trade
-from sqlalchemy import case, func, select
 
 from observability.errors import LeaseError, MtstError
 from observability.files import write_whole
 from observability.logging import get_logger
 from observability.metrics import Meters
+from trading.adapters import holdings
 from trading.adapters.bot_spec import DIRECTIVE, BotSpec
 from trading.adapters.call_record import CallRecord
 from trading.adapters.gate import OrderGate
@@ -28,14 +28,12 @@ from trading.adapters.orphans import clear_orphans
 from trading.adapters.risk_port import RiskPort
 from trading.book import Reservation
 from trading.directive import Directive
-from trading.events import AccountReport, Fill, Position
+from trading.events import AccountReport, Fill
 from trading.lease import Lease
 
 log = get_logger(__name__)
 
 ARRIVAL_MS = 60_000  # an order that the exchange does not know after this time can no longer arrive (recvWindow)
-DUST = 10.0  # quote currency; less cannot be traded and is left over by rounding to lots
-SLACK = 0.01  # of a position: fees taken in the base currency
 RECOVERED = "recovered"
 
 
@@ -238,38 +236,20 @@ class Bookkeeper:
         log.warning("order_adopted", bot=self.spec.name, pair=reservation.pair, order=order["id"])
 
     def _report(self, bot: Any, marks: Mapping[str, float]) -> AccountReport:
-        wallets, positions, problems, resting = bot.wallets, [], [], 0
-        equity = wallets.get_total(self.spec.stake_currency)
-        expected = net_bought()
-        pending: dict[str, float] = {}
-        for trade in Trade.get_open_trades():
-            base = trade.safe_base_currency
-            for order in trade.open_orders:
-                resting += 1
-                pending[base] = pending.get(base, 0.0) + order.safe_remaining
-            if trade.amount > 0 and trade.pair in marks:
-                side = "short" if trade.is_short else "long"
-                stop = (trade.stop_loss or None) if protected(bot, trade) else None
-                positions.append(Position(trade.pair, side, trade.amount, trade.open_rate, marks[trade.pair], stop))  # type: ignore[arg-type]
-        for pair, mark in marks.items():
-            base = bot.exchange.get_pair_base_currency(pair)
-            have, want = wallets.get_total(base), expected.get(pair, 0.0)
-            equity += have * mark
-            if abs(have - want) > pending.get(base, 0.0) + max(DUST / mark, SLACK * want):
-                problems.append(f"{base}: the exchange has {have:.8g}, the bot's orders say {want:.8g}")
+        problems = holdings.differences(bot, marks)
         problems += [f"{pair}: order {order_id} is not ours" for order_id, pair in self.strangers.items()]
         return AccountReport(
             account=self.spec.account,
             bot=self.spec.name,
             lease_epoch=self.lease.epoch if self.lease else 0,
             as_of_ms=int(time.time() * 1000),
-            equity=equity,
-            free=wallets.get_free(self.spec.stake_currency),
-            positions=tuple(positions),
+            equity=holdings.equity(bot, marks),
+            free=bot.wallets.get_free(self.spec.stake_currency),
+            positions=holdings.positions(bot, marks),
             marks=dict(marks),
             mismatch=bool(problems),
             mismatch_text="; ".join(problems),
-            open_orders=resting,
+            open_orders=holdings.resting(),
             error_rate=self.calls.error_rate,
             stopped=self.stopped,
         )
@@ -296,28 +276,9 @@ class Bookkeeper:
         )
 
 
-def protected(bot: Any, trade: Any) -> bool:
-    """Whether the trade's stop rests on the exchange; a dry run's orders, and its stops, are watched by the loop."""
-    on_exchange = bot.strategy.order_types.get("stoploss_on_exchange") and not bot.config["dry_run"]
-    return not on_exchange or trade.has_open_sl_orders
-
-
 def _booked(order_id: str | None) -> Any:
     """The database's own record of an order, None when it has none."""
     return Order.order_by_id(order_id) if order_id else None
-
-
-def net_bought() -> dict[str, float]:
-    """What the bot's filled orders left on the account, by pair, in base currency: bought less fees less sold.
-
-    Summed over all orders, not over open trades: a sale is cut to whole lots, and what each leaves behind adds up.
-    """
-    fee = func.coalesce(Order.ft_fee_base, 0.0)
-    amount = case((Order.side == "buy", Order.filled - fee), else_=-Order.filled - fee)
-    rows = Order.session.execute(
-        select(Order.ft_pair, func.sum(amount)).where(Order.filled > 0).group_by(Order.ft_pair)
-    )
-    return {str(pair): float(left) for pair, left in rows}
 
 
 def _read(path: Path) -> dict[str, float]:

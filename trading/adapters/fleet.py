@@ -310,7 +310,9 @@ class Fleet:
         journal.close()
         compared = {
             name: compare_books(
-                read_book(spec.database), journal_lines(fills, spec.account), ledger_lines(ledger, spec.account)
+                read_book(spec.database),
+                journal_lines(fills, spec.account),
+                ledger_lines(ledger, spec.account, futures=spec.futures),
             )
             for name, spec in self.bots.items()
         }

@@ -32,9 +32,10 @@ class FleetBooks:
         return sum(item.orders for item in self.by_bot.values())
 
 
-def ledger_lines(ledger: Mapping[str, Any], account: str) -> dict[str, OrderLine]:
-    """The exchange's book of one account."""
-    orders: Sequence[Mapping[str, Any]] = ledger["accounts"].get(account, {}).get("orders", ())
+def ledger_lines(ledger: Mapping[str, Any], account: str, *, futures: bool = False) -> dict[str, OrderLine]:
+    """The exchange's book of one account, of its spot wallet or of its perpetuals."""
+    wallet = "futures" if futures else "accounts"
+    orders: Sequence[Mapping[str, Any]] = ledger[wallet].get(account, {}).get("orders", ())
     return {
         str(order["order_id"]): OrderLine(order["pair"], order["side"], float(order["filled"]), float(order["cost"]))
         for order in orders

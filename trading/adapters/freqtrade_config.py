@@ -129,7 +129,11 @@ def _exchange(spec: BotSpec) -> dict[str, Any]:
             "enableRateLimit": False,
             "urls": {"api": binance_urls(spec.url)},
             # 60 s: between two sleeps the bot's virtual clock stands still while the exchange's may creep on
-            "options": {"recvWindow": 60_000, "adjustForTimeDifference": False, "defaultType": "spot"},
+            "options": {
+                "recvWindow": 60_000,
+                "adjustForTimeDifference": False,
+                "defaultType": "swap" if spec.futures else "spot",
+            },
         },
         "enable_ws": False,
         "markets_refresh_interval": FAR_FUTURE_MINUTES,

@@ -30,6 +30,7 @@ from observability.logging import get_logger
 from observability.metrics import Meters
 from trading.adapters.order_lookup import OrderLookup, outcome_of
 from trading.adapters.risk_port import Breaker, RiskPort, bounded
+from trading.adapters.venue_kind import is_spot
 from trading.kill_switch import KillSwitch
 from trading.orders import Approved, Decision, ForecastRef, OrderIntent, Refused
 from trading.risk import reservation_of
@@ -166,8 +167,7 @@ class OrderGate:
         """
         if self._adopted is not None:
             return self._adopted
-        spot = str(getattr(self._exchange.trading_mode, "value", self._exchange.trading_mode)) == "spot"
-        adds_risk = order["side"] == "buy" if spot else not order.get("reduceOnly", False)
+        adds_risk = order["side"] == "buy" if is_spot(self._exchange) else not order.get("reduceOnly", False)
         return self._enter(order) if adds_risk else self._exit(order)
 
     def create_stop(self, **order: Any) -> dict[str, Any]:
@@ -185,13 +185,13 @@ class OrderGate:
             made = self._place(client_id, order, self._rest_stop)
         except InsufficientFundsError:
             self.orphans_likely = True  # an unknown order of an earlier life may hold the coins
-            self._count("sell", "rejected")
+            self._count(order["side"], "rejected")
             raise
         except InvalidOrderException as error:
-            self._count("sell", "rejected")
+            self._count(order["side"], "rejected")
             raise ExchangeError(f"the stop was refused: {error}") from error
         except FreqtradeException as error:
-            found = self._lookup.by_client_id(client_id, order["pair"])
+            found = self._lookup.by_client_id(client_id, order["pair"], stop=True)
             if found is None:
                 self.orphans_likely = True
                 raise
@@ -220,16 +220,16 @@ class OrderGate:
         try:
             made = self._place(client_id, order)
         except (InsufficientFundsError, InvalidOrderException):
-            self._count("sell", "rejected")
+            self._count(order["side"], "rejected")
             raise
         except FreqtradeException as error:
             found = self._lookup.by_client_id(client_id, order["pair"])
             if found is None:
-                self._count("sell", "unknown")
+                self._count(order["side"], "unknown")
                 raise
             log.warning("lost_reply", pair=order["pair"], order=found["id"], error=str(error)[:200])
             made = found
-        self._count("sell", "placed")
+        self._count(order["side"], "placed")
         return made
 
     def _enter(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -240,27 +240,27 @@ class OrderGate:
         try:
             made = self._place(key, {**order, "amount": approved.amount})
         except (InsufficientFundsError, InvalidOrderException):
-            self._count("buy", "rejected")
+            self._count(order["side"], "rejected")
             self.settle(key, None)
             raise
         except FreqtradeException as error:
             found = self._lookup.by_client_id(key, pair)
             if found is None:
                 # Perhaps still on its way: the reservation holds the pair until the order can no longer arrive.
-                self._count("buy", "unknown")
+                self._count(order["side"], "unknown")
                 raise EntryRefused(f"no answer from the exchange: {error}", where=pair) from error
             log.warning("lost_reply", pair=pair, order=found["id"], error=str(error)[:200])
             made = found
         # Not settled here, even when it is filled: the bot has not committed it yet, and what it forgets (a crash, a
         # locked database) must still be reserved, so that the next loop finds and adopts it.
         self.outstanding[key] = str(made["id"])
-        self._count("buy", "placed")
+        self._count(order["side"], "placed")
         return made
 
     def _ask(self, pair: str, side: str, amount: float, price: float) -> Approved:
         now_ms = int(time.time() * 1000)
         if self._switch is not None and (command := self._switch.read()).closed:
-            self._refused(Rule.STATE_HALTED)  # and no rest for the pair: a resume counts at once
+            self._refused(Rule.STATE_HALTED, side)  # and no rest for the pair: a resume counts at once
             self._note(pair, side, amount, price, now_ms)
             raise EntryRefused(f"{command.verb} by {command.who}: {command.reason}", where=pair)
         if now_ms < self._resting.get(pair, 0):
@@ -269,10 +269,10 @@ class OrderGate:
             decision = self._decision(self._intent(pair, side, amount, price, now_ms))
         except Exception as error:
             # Whatever went wrong, nobody approved.
-            self._rest(pair, now_ms, "GATE")
+            self._rest(pair, side, now_ms, "GATE")
             raise EntryRefused(f"entries are closed: {error}", where=pair) from error
         if isinstance(decision, Refused):
-            self._rest(pair, now_ms, str(decision.code))
+            self._rest(pair, side, now_ms, str(decision.code))
             raise EntryRefused(f"{decision.code}: {decision.text}", where=pair)
         return decision
 
@@ -325,13 +325,13 @@ class OrderGate:
             raise TemporaryError(f"the exchange's answer to an order of {order['pair']} is no order")
         return made
 
-    def _rest(self, pair: str, now_ms: int, code: str) -> None:
+    def _rest(self, pair: str, side: str, now_ms: int, code: str) -> None:
         self._resting[pair] = now_ms + REST_MS
-        self._refused(code)
+        self._refused(code, side)
 
-    def _refused(self, code: str) -> None:
+    def _refused(self, code: str, side: str) -> None:
         self.refusals[code] = self.refusals.get(code, 0) + 1
-        self._count("buy", "refused")
+        self._count(side, "refused")
 
     def _count(self, side: str, outcome: str) -> None:
         if self._meters is not None:

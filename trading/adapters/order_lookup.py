@@ -11,6 +11,7 @@ from freqtrade.exceptions import InvalidOrderException
 
 from observability.errors import ExchangeError
 from observability.logging import get_logger
+from trading.adapters.venue_kind import order_books
 from trading.events import Outcome
 
 log = get_logger(__name__)
@@ -26,14 +27,15 @@ class OrderLookup:
     def __init__(self, exchange: Any) -> None:
         self._exchange = exchange
         self._live = not exchange._config["dry_run"]
+        self._books = order_books(exchange)
 
-    def by_client_id(self, client_id: str, pair: str) -> dict[str, Any] | None:
+    def by_client_id(self, client_id: str, pair: str, *, stop: bool = False) -> dict[str, Any] | None:
         """The order, or None when the exchange has none or cannot be asked; tries a few times."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(PAUSE_S)
             try:
-                found = self.ask(client_id, pair)
+                found = self.ask(client_id, pair, stop=stop)
             except ExchangeError as error:
                 log.warning("lookup_failed", pair=pair, client_id=client_id, error=str(error)[:200])
                 continue
@@ -41,8 +43,12 @@ class OrderLookup:
                 return found
         return None
 
-    def ask(self, client_id: str, pair: str) -> dict[str, Any] | None:
+    def ask(self, client_id: str, pair: str, *, stop: bool = False) -> dict[str, Any] | None:
         """The order, or None when the exchange says that it has none, asked for it and for the list of all.
+
+        Args:
+            client_id: the id that we gave it; pair: its pair.
+            stop: it is a protective stop, which perpetuals keep apart.
 
         Raises:
             ExchangeError: the exchange cannot be asked, so nothing is known.
@@ -50,32 +56,36 @@ class OrderLookup:
         if not self._live:
             return None
         try:
-            order = self._order(client_id, pair)
+            order = self._order(client_id, pair, self._book(stop))
         except ccxt.BaseError as error:
             raise ExchangeError(f"{type(error).__name__}: {error}", where=pair) from error
         return None if order is None else dict(self._exchange._order_contracts_to_amount(order))
 
-    def _order(self, client_id: str, pair: str) -> dict[str, Any] | None:
+    def _book(self, stop: bool) -> dict[str, bool]:
+        return self._books[-1 if stop else 0]
+
+    def _order(self, client_id: str, pair: str, book: dict[str, bool]) -> dict[str, Any] | None:
         api = self._exchange._api
         try:
-            found: dict[str, Any] = api.fetch_order(None, pair, params={"clientOrderId": client_id})
+            found: dict[str, Any] = api.fetch_order(None, pair, params={"clientOrderId": client_id, **book})
         except ccxt.OrderNotFound:
             # Not believed on its own: a replica that lags behind does not know a live order for a moment either.
-            return self._listed("clientOrderId", client_id, pair)
+            return self._listed("clientOrderId", client_id, pair, book)
         return found
 
-    def by_id(self, order_id: str, pair: str) -> dict[str, Any] | None:
+    def by_id(self, order_id: str, pair: str, *, stop: bool = False) -> dict[str, Any] | None:
         """The order of this number in the list of all; None when it is not there, or nobody answers."""
         try:
-            found = self._listed("id", order_id, pair) if self._live else None
+            found = self._listed("id", order_id, pair, self._book(stop)) if self._live else None
         except ccxt.BaseError as error:
             log.warning("lookup_failed", pair=pair, order=order_id, error=str(error)[:200])
             return None
         return None if found is None else dict(self._exchange._order_contracts_to_amount(found))
 
-    def _listed(self, name: str, value: str, pair: str) -> dict[str, Any] | None:
+    def _listed(self, name: str, value: str, pair: str, book: dict[str, bool]) -> dict[str, Any] | None:
         api = self._exchange._api
-        orders = api.fetch_orders(pair) if api.has.get("fetchOrders") else api.fetch_open_orders(pair)
+        fetch = api.fetch_orders if api.has.get("fetchOrders") else api.fetch_open_orders
+        orders = fetch(pair, params=book) if book else fetch(pair)
         return next((order for order in orders if str(order.get(name)) == value), None)
 
 
@@ -89,7 +99,7 @@ def doubting(fetch_order: Callable[..., Any], lookup: OrderLookup) -> Callable[.
         try:
             return fetch_order(order_id, pair, params)
         except InvalidOrderException:
-            found = lookup.by_id(order_id, pair)
+            found = lookup.by_id(order_id, pair, stop=bool((params or {}).get("stop")))
             if found is None:
                 raise
             log.warning("order_found_in_list", pair=pair, order=order_id)

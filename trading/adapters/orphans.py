@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import ccxt
@@ -17,6 +18,7 @@ from freqtrade.persistence import Order
 from observability.errors import ExchangeError
 from observability.logging import get_logger
 from trading.adapters.gate import EXIT, STOP
+from trading.adapters.venue_kind import order_books
 
 log = get_logger(__name__)
 
@@ -31,9 +33,9 @@ def clear_orphans(exchange: Any, pairs: Iterable[str]) -> dict[str, str]:
         ExchangeError: the exchange cannot be asked, so nothing is known.
     """
     strangers: dict[str, str] = {}
-    for pair in pairs:
+    for pair, book in product(pairs, order_books(exchange)):
         try:
-            resting = exchange._api.fetch_open_orders(pair)
+            resting = exchange._api.fetch_open_orders(pair, params=book)
         except ccxt.BaseError as error:
             raise ExchangeError(f"{type(error).__name__}: {error}", where=pair) from error
         for order in resting:
@@ -44,7 +46,7 @@ def clear_orphans(exchange: Any, pairs: Iterable[str]) -> dict[str, str]:
                 strangers[order_id] = pair
                 continue
             try:
-                exchange._api.cancel_order(order_id, pair)
+                exchange._api.cancel_order(order_id, pair, params=book)
                 log.warning("orphan_cancelled", pair=pair, order=order_id, client_id=name)
             except ccxt.OrderNotFound:
                 log.warning("orphan_gone", pair=pair, order=order_id)  # filled or cancelled meanwhile

@@ -20,6 +20,7 @@ from observability.errors import ForecastError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from pipelines.candles import timeframe_ms
+from trading.adapters import holdings
 from trading.adapters.bookkeeper import Bookkeeper
 from trading.adapters.bot_spec import BotSpec
 from trading.adapters.forecast_client import Candles, ForecastClient
@@ -27,6 +28,7 @@ from trading.adapters.gate import GateId, OrderGate
 from trading.adapters.loop_meters import LoopMeters
 from trading.adapters.order_lookup import doubting
 from trading.adapters.risk_port import RiskPort
+from trading.adapters.sandbox.client import recognise_errors
 from trading.adapters.strategies.base import FailClosedStrategy
 from trading.kill_switch import KillSwitch
 
@@ -72,6 +74,8 @@ class TradingDesk:
         self.gate = OrderGate(
             who, self._ports.risk, strategy.entry_facts, self.books.epoch, meters=self._ports.meters, switch=self.switch
         )
+        if spec.venue == "sandbox" and spec.futures:
+            recognise_errors(bot.exchange._api)
         self.gate.stand_at(bot.exchange)
         bot.exchange.fetch_order = doubting(bot.exchange.fetch_order, self.gate.lookup)
         self.books.calls.listen(bot.exchange)
@@ -119,12 +123,8 @@ class TradingDesk:
 
     def equity(self) -> float:
         """Worth of the account at the newest closes, by the wallet just read; 0 when unknown."""
-        wallets, marks = self.bot.wallets, self.books.marks
-        if not marks:
-            return 0.0
-        base = self.bot.exchange.get_pair_base_currency
-        worth = sum(wallets.get_total(base(pair)) * mark for pair, mark in marks.items())
-        return float(wallets.get_total(self._ports.spec.stake_currency) + worth)
+        marks = self.books.marks
+        return holdings.equity(self.bot, marks) if marks else 0.0
 
     def forecasts(self, timeframe: str, candles: Mapping[str, Candles]) -> dict[str, Forecast]:
         """Forecasts of the newest candles; raises ForecastError when there are none."""

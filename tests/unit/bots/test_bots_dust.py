@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from freqtrade.persistence import Order, Trade, init_db
 
-from trading.adapters.bookkeeper import net_bought
+from trading.adapters.holdings import net_bought
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -109,8 +109,9 @@ def test_the_heavier_leg_takes_the_cap_and_no_hedge_takes_nothing() -> None:
     frames = _frames()
     strategy = _wired(frames)
     assert strategy.stake_fraction(A, 0.05) == 0.0
-    _analysed(strategy, frames[A], A)
-    beta = strategy._beta
+    for pair in (A, B):
+        _analysed(strategy, frames[pair], pair)
+    beta = strategy._betas[strategy.newest[A]]
     assert beta > 1.0
     assert strategy.stake_fraction(B, 0.05) > strategy.stake_fraction(A, 0.05) > 0
     assert strategy.stake_fraction(B, 0.05) == pytest.approx(beta * strategy.stake_fraction(A, 0.05))

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cluster.cli import mount
 from cluster.settings import Settings
+from cluster.stages.bots import Forecasts, bot_specs, risk_limits
 from cluster.stages.trade import effective_configs
 from observability.errors import SecretError, SettingsError, StartError
 
@@ -64,3 +65,27 @@ def test_live_trading_asks_before_anything_starts(settings: Settings) -> None:
     assert "not confirmed" in str(said.exception) or "doctor" in str(said.exception)
     assert '"dry_run": false' in said.output
     assert "S" * 40 not in said.output
+
+
+def test_a_statistical_pair_trades_two_perpetuals_and_may_sell(settings: Settings) -> None:
+    asked = settings.changed(trade={"mode": "dry-run", "strategies": ("stat_arb", "swing")})
+    pair, swing = bot_specs(asked, Forecasts())
+    assert pair.pairs == ("BTC/USDT:USDT", "ETH/USDT:USDT")
+    assert swing.pairs == asked.market.pairs
+    config = effective_configs(asked)["stat_arb"]
+    assert (config["trading_mode"], config["margin_mode"]) == ("futures", "isolated")
+    limits = risk_limits(asked, (pair, swing))
+    assert limits.short_venues == {"dry-run"}
+    assert risk_limits(asked, (swing,)).short_venues == frozenset()
+
+
+def test_options_reach_their_strategy_and_unknown_ones_are_refused(settings: Settings) -> None:
+    given = {"legs": ["SOL/USDT", "XRP/USDT:USDT"], "policy": {"window": 240}}
+    asked = settings.changed(trade={"mode": "dry-run", "strategies": ("stat_arb",), "options": {"stat_arb": given}})
+    (spec,) = bot_specs(asked, Forecasts())
+    assert spec.pairs == ("SOL/USDT:USDT", "XRP/USDT:USDT")
+    assert spec.settings is not None
+    assert spec.settings["policy"] == {"window": 240}
+    for wrong in ({"windows": 3}, {"policy": {"windows": 3}}):
+        with pytest.raises(SettingsError, match="windows"):
+            bot_specs(settings.changed(trade={"strategies": ("swing",), "options": {"swing": wrong}}), Forecasts())

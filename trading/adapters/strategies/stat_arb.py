@@ -38,7 +38,7 @@ class StatArb(FailClosedStrategy):
         self.legs: tuple[str, str] = (legs[0], legs[1])
         self.leg_stop = float(self.settings.get("leg_stop", 0.05))
         self.leg_timeout = int(self.settings.get("leg_timeout", 1))
-        self._beta = math.nan
+        self._betas: dict[int, float] = {}
 
     def signals(self, frame: pd.DataFrame, pair: str) -> pd.DataFrame:
         """Of a leg; pairs that are none of the two have no signals."""
@@ -52,9 +52,9 @@ class StatArb(FailClosedStrategy):
         )
         own = frame["close"].to_numpy(dtype=float)
         a, b = (own, partner) if first else (partner, own)
-        times = np.array([moment.timestamp() * 1000 for moment in frame["date"]])
+        times = np.array([int(moment.timestamp() * 1000) for moment in frame["date"]])
         found = pair_signals(times, a, b, self.step_ms, self.policy).set_index(frame.index)
-        self._beta = float(found["beta"].iloc[-1])
+        self._betas = dict(zip(times.tolist(), found["beta"].tolist(), strict=True))
         buys, sells = ("long_a", "short_a") if first else ("short_a", "long_a")
         leaves = {"long_a": "exit_long", "short_a": "exit_short"}
         return pd.DataFrame(
@@ -71,11 +71,11 @@ class StatArb(FailClosedStrategy):
 
     def stake_fraction(self, pair: str, stop_distance: float) -> float:
         """The same cap for the heavier leg; the other as the hedge says."""
-        cap = super().stake_fraction(pair, stop_distance)
-        if not math.isfinite(self._beta) or self._beta <= 0:
+        candle = self.candle(pair)
+        beta = math.nan if candle is None else self._betas.get(candle, math.nan)
+        if not math.isfinite(beta) or beta <= 0:
             return 0.0
-        heavier = max(1.0, self._beta)
-        return cap * (1.0 if pair == self.legs[0] else self._beta) / heavier
+        return super().stake_fraction(pair, stop_distance) * (1.0 if pair == self.legs[0] else beta) / max(1.0, beta)
 
     def confirm_trade_entry(  # noqa: PLR0917 - Freqtrade's signature
         self, pair: str, order_type: str, amount: float, rate: float, time_in_force: str, current_time: datetime,

@@ -1,0 +1,95 @@
+"""Reads one bot's account: Freqtrade's wallets beside its database, on spot and on perpetuals alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from freqtrade.persistence import Order, Trade
+from sqlalchemy import case, func, select
+
+from trading.adapters.venue_kind import is_spot
+from trading.events import Position
+
+DUST = 10.0  # quote currency; less cannot be traded and is left over by rounding to lots
+SLACK = 0.01  # of a position: fees taken in the base currency
+
+
+def equity(bot: Any, marks: Mapping[str, float]) -> float:
+    """Worth of the account at `marks`, in stake currency: its coins, or the open profit of its perpetuals."""
+    total = float(bot.wallets.get_total(bot.config["stake_currency"]))
+    if is_spot(bot.exchange):
+        return total + sum(owned(bot, pair) * mark for pair, mark in marks.items())
+    trades = (trade for trade in Trade.get_open_trades() if trade.pair in marks)
+    return total + float(sum(_sign(trade) * trade.amount * (marks[trade.pair] - trade.open_rate) for trade in trades))
+
+
+def owned(bot: Any, pair: str) -> float:
+    """What the exchange says that the account has of a pair, in base currency; negative for a short position."""
+    if is_spot(bot.exchange):
+        return float(bot.wallets.get_total(bot.exchange.get_pair_base_currency(pair)))
+    position = bot.wallets.get_all_positions().get(pair)
+    return 0.0 if position is None else float(position.position) * (-1.0 if position.side == "short" else 1.0)
+
+
+def positions(bot: Any, marks: Mapping[str, float]) -> tuple[Position, ...]:
+    """Every open trade with a known mark."""
+    return tuple(
+        Position(
+            trade.pair,
+            "short" if trade.is_short else "long",
+            trade.amount,
+            trade.open_rate,
+            marks[trade.pair],
+            (trade.stop_loss or None) if protected(bot, trade) else None,
+        )
+        for trade in Trade.get_open_trades()
+        if trade.amount > 0 and trade.pair in marks
+    )
+
+
+def differences(bot: Any, marks: Mapping[str, float]) -> list[str]:
+    """Where the exchange has more or less than the bot's orders explain, in words."""
+    expected, pending, found = net_bought(), _pending(), []
+    for pair, mark in marks.items():
+        have, want = owned(bot, pair), expected.get(pair, 0.0)
+        if abs(have - want) > pending.get(pair, 0.0) + max(DUST / mark, SLACK * abs(want)):
+            found.append(f"{pair}: the exchange has {have:.8g}, the bot's orders say {want:.8g}")
+    return found
+
+
+def resting() -> int:
+    """How many orders of the database rest on the exchange."""
+    return sum(len(trade.open_orders) for trade in Trade.get_open_trades())
+
+
+def protected(bot: Any, trade: Any) -> bool:
+    """Whether the trade's stop rests on the exchange; a dry run's orders, and its stops, are watched by the loop."""
+    on_exchange = bot.strategy.order_types.get("stoploss_on_exchange") and not bot.config["dry_run"]
+    return not on_exchange or trade.has_open_sl_orders
+
+
+def net_bought() -> dict[str, float]:
+    """What the bot's filled orders left on the account, by pair, in base currency: bought less fees less sold.
+
+    Summed over all orders, not over open trades: a sale is cut to whole lots, and what each leaves behind adds up.
+    """
+    fee = func.coalesce(Order.ft_fee_base, 0.0)
+    amount = case((Order.side == "buy", Order.filled - fee), else_=-Order.filled - fee)
+    rows = Order.session.execute(
+        select(Order.ft_pair, func.sum(amount)).where(Order.filled > 0).group_by(Order.ft_pair)
+    )
+    return {str(pair): float(left) for pair, left in rows}
+
+
+def _pending() -> dict[str, float]:
+    """What open orders may still fill, by pair."""
+    found: dict[str, float] = {}
+    for trade in Trade.get_open_trades():
+        for order in trade.open_orders:
+            found[trade.pair] = found.get(trade.pair, 0.0) + order.safe_remaining
+    return found
+
+
+def _sign(trade: Any) -> float:
+    return -1.0 if trade.is_short else 1.0
