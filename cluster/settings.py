@@ -169,6 +169,12 @@ class SweepSettings(Group):
     max_epochs: int = Field(4, ge=1)
     max_windows: int = Field(6000, ge=64, description="training windows drawn per epoch")
     seed: int = 7
+    scheduler: Literal["asha", "pbt", "none"] = Field(
+        "asha", description="`asha` ends weak trials early, `pbt` trains a population, `none` is repeatable"
+    )
+    gpus_per_trial: float | None = Field(
+        None, ge=0, description="part of a GPU a trial reserves; none: as many trials at a time as there are cores"
+    )
     folds: int = Field(3, ge=1, description="walk-forward folds of the evaluation")
     model_name: str = "mtst"
 

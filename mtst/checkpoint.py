@@ -33,7 +33,11 @@ class TrainingState:
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, fingerprint: str
 ) -> None:
-    """Write model, optimizer and progress; `fingerprint` names the run (configs and data) that may resume from it."""
+    """Write model, optimizer and progress; `fingerprint` names the run (configs and data) that may resume from it.
+
+    Raises:
+        OSError: it cannot be written; the checkpoint before it stays.
+    """
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in state.best.items()}
     tensors |= {f"average/{k}": v for k, v in state.average.items()}
@@ -46,8 +50,13 @@ def save_checkpoint(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
-    os.replace(temporary, path)
+    try:
+        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
+        os.replace(temporary, path)
+    except SafetensorError as error:  # what a full disk is told as
+        raise OSError(f"{error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> TrainingState:

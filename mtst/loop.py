@@ -22,6 +22,7 @@ from mtst.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from mtst.model import MTST
 from mtst.panel import Array
 from observability.errors import TrainingError
+from observability.logging import get_logger
 
 OnEpoch = Callable[[int, dict[str, float]], bool]
 WARM_UP = 0.2  # share of all steps in which the learning rate rises
@@ -41,6 +42,8 @@ class TrainingConfig:
         precision: of the matrix products; "bf16" halves their time on processors that know it.
         device: "cpu", "cuda", or "auto" (cuda where there is one).
         compile: let torch compile the network; pays after minutes only.
+        perturbed: a checkpoint may come from another learning rate, weight decay or dropout, as population-based
+            training changes these on the way.
     """
 
     lr: float = 1e-3
@@ -57,6 +60,7 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
+    perturbed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary."""
@@ -120,10 +124,17 @@ class Loop:
         while state.epoch < self.config.epochs and state.epoch - state.best_epoch < self.config.patience:
             metrics = self.epoch(state)
             if checkpoint is not None and self.share.rank == 0:
-                save_checkpoint(checkpoint, self.task.model, self.optimizer, state, self.task.fingerprint)
+                self._save(state, checkpoint)
             if on_epoch is not None and not on_epoch(state.epoch, metrics):
                 break
         return state
+
+    def _save(self, state: TrainingState, checkpoint: Path) -> None:
+        """A checkpoint insures against a crash: where the disk is full, training goes on with the one before."""
+        try:
+            save_checkpoint(checkpoint, self.task.model, self.optimizer, state, self.task.fingerprint)
+        except OSError as error:
+            get_logger(__name__).warning("no checkpoint", epoch=state.epoch, file=str(checkpoint), error=str(error))
 
     def start(self, checkpoint: Path | None) -> TrainingState:
         """Where the checkpoint left off, or the beginning."""

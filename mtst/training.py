@@ -29,6 +29,7 @@ from observability.errors import TrainingError
 __all__ = ["OnEpoch", "PanelTask", "TrainResult", "TrainingConfig", "pinball", "predict", "train"]
 
 Z_CLIP = 6.0  # a mean is fitted on clipped targets: one crash must not decide it
+PERTURBED = ("lr", "weight_decay", "dropout", "head_dropout")
 TRUST_GRID = tuple(i / 20 for i in range(21))
 
 
@@ -197,7 +198,9 @@ def _check(model_config: MTSTConfig, panel: Panel, split: Split) -> None:
 
 
 def _fingerprint(model_config: MTSTConfig, config: TrainingConfig, scaler: Scaler, split: Split) -> str:
-    return fingerprint((model_config.to_dict(), config.to_dict(), scaler.to_dict()), (split.train, split.valid))
+    free = {"device", *(PERTURBED if config.perturbed else ())}  # what a checkpoint may differ in
+    settings = [{k: v for k, v in each.to_dict().items() if k not in free} for each in (model_config, config)]
+    return fingerprint((*settings, scaler.to_dict()), (split.train, split.valid))
 
 
 def fingerprint(settings: Iterable[object], arrays: Iterable[Array]) -> str:

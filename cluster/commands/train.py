@@ -23,13 +23,16 @@ def sweep(
     trials: Annotated[int | None, typer.Option(min=1, help="Configurations to try.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial that is not ended early.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of search and training.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="asha ends weak trials early, pbt trains a population, none is repeatable.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was cut off.")] = False,
     json: Json = False,
 ) -> None:
-    """Try configurations on the Ray cluster: Optuna proposes, ASHA ends the weak ones early, MLflow records all."""
+    """Try configurations on the Ray cluster; MLflow records all of them."""
     from cluster.stages import train as stage
 
-    given = {"trials": trials, "max_epochs": epochs, "seed": seed}
+    given = {"trials": trials, "max_epochs": epochs, "seed": seed, "scheduler": scheduler}
     settings: Settings = context.obj
     settings = settings.changed(sweep={name: value for name, value in given.items() if value is not None})
     with ConsoleProgress() as progress:
@@ -42,7 +45,15 @@ def sweep(
         numbers = (str(row.epochs), f"{row.loss:.4f}", f"{row.skill:+.2%}", f"{row.seconds:.0f}")
         table.add_row(row.trial_id, row.outcome, *numbers)
     Console().print(table)
-    typer.echo(f"Best loss {result.best_loss:.4f}, untrained {result.base_loss:.4f}, in {result.seconds:.0f} s.")
+    spent = result.budget
+    typer.echo(
+        f"Spent: {spent.epochs} of {spent.planned_epochs} epochs ({spent.pruned} trials ended early, {spent.failed} "
+        f"failed), {spent.trial_seconds:.0f} s in trials, {spent.seconds:.0f} s in all."
+    )
+    if result.importance:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in result.importance.items())
+        typer.echo(f"What the losses differ by: {shares}.")
+    typer.echo(f"Best loss {result.best_loss:.4f}, untrained {result.base_loss:.4f}.")
     typer.echo("Next: train evaluate.")
 
 

@@ -105,6 +105,8 @@ def sweep_config(settings: Settings, spec: DatasetSpec) -> SweepConfig:
         folds=chosen.folds,
         embargo=max(spec.horizons),
         seed=chosen.seed,
+        scheduler=chosen.scheduler,
+        gpus_per_trial=chosen.gpus_per_trial,
     )
 
 
@@ -151,6 +153,7 @@ def judge_config(
         ),
         trials=int((sweep or {}).get("trials", 1)),
         overfitting=None if overfit is None else Overfitting(**overfit),
+        gpus_per_fit=settings.sweep.gpus_per_trial,
     )
 
 

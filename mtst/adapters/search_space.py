@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 PATCHES = ("8+32", "4+16", "16+48", "8+24+64")
 SMALL_PATCHES = ("4+8", "4", "8")
 AVERAGED = 0.98  # share of the averaged weights that a step keeps: few windows an epoch make single steps noisy
+PERTURBED = ("lr", "weight_decay", "dropout")  # what may change while a network is trained
 DEFAULT_CHOICE: dict[str, Any] = {
     "patches": "8+32",
     "d_model": 16,

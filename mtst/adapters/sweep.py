@@ -1,10 +1,13 @@
-"""Search for a model: Ray Tune runs trials, Optuna proposes them, ASHA ends the weak ones early, MLflow remembers all.
+"""Search for a model: Ray Tune runs trials (`tuning.py`), MLflow remembers all of them (`trial_runs.py`).
 
 A trial sees the training and validation parts of the FIRST walk-forward fold only. The blocks on which the winner is
 judged later are thus unknown to the search as well as to the weights.
 
 Trials survive the death of their worker (they go on from the epoch's checkpoint), and the sweep survives the death of
 its driver (`resume=True`). All MLflow runs are written by the driver, under one parent, and all of them end.
+
+ASHA decides by who arrives first, so its winner may differ from run to run; with `scheduler="none"` the seed alone
+decides what is tried, every trial runs to its end, and the best is the same whatever died meanwhile.
 """
 
 from __future__ import annotations
@@ -12,27 +15,30 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mtst.adapters.search_space import configs_of, default_choice, search_space
+from mtst.adapters.search_space import configs_of, search_space
+from mtst.adapters.sweep_summary import Budget, budget_of, importance_of
 from mtst.adapters.tracking import Tracker
+from mtst.adapters.trial_runs import TrialRow, TrialRuns
 from mtst.selection import Overfitting, overfitting_of
-from observability.errors import TrainingError
+from observability.errors import RegistryError, TrainingError
 from observability.files import write_whole
+from observability.logging import get_logger
 from observability.progress import NullProgress, Progress
 from pipelines.folds import walk_forward
 
 if TYPE_CHECKING:
-    from mtst.adapters.trials import TrialRow, TrialsCallback
     from mtst.panel import Panel, Split
     from observability.metrics import Meters
     from pipelines.spec import DatasetSpec
 
-METRIC = "valid_loss"
 STATE_FILE = "sweep.json"
+PATIENCE_S = 600.0  # a search of hours outlives a restart of its MLflow
+Scheduler = Literal["asha", "pbt", "none"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,10 @@ class SweepConfig:
         embargo: candles left out between training and validation, besides the longest horizon.
         max_failures: deaths of a trial's worker that are survived.
         time_budget_s: after this the search ends with what it has (0: no limit).
-        gpus_per_trial: fraction of a GPU that Ray reserves for a trial.
+        gpus_per_trial: part of a GPU that Ray reserves for a trial; None lets every core train one, see `gpu_share`.
+        scheduler: "asha" (Optuna proposes, the weak are ended early), "pbt" (population-based training: after each
+            epoch the weakest quarter goes on from a copy of the strongest, with learning rate, weight decay and
+            dropout perturbed), or "none" (drawn by the seed, trained to the end: repeatable).
     """
 
     trials: int = 8
@@ -58,8 +67,9 @@ class SweepConfig:
     seed: int = 7
     max_failures: int = 2
     time_budget_s: float = 0.0
-    gpus_per_trial: float = 0.0
+    gpus_per_trial: float | None = None
     small: bool = False
+    scheduler: Scheduler = "asha"
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class SweepResult:
         best_loss: that loss (pinball, in units of recent volatility); base_loss: the same of the untrained forecast.
         parent_run_id: MLflow run that all trials' runs are nested under.
         overfitting: what the trials' losses by block of time say of choosing the best; None below two trials.
+        importance: share of the losses' variance that each parameter explains; empty where trials are too few.
+        budget: what was spent.
     """
 
     best_config: dict[str, dict[str, Any]]
@@ -80,7 +92,9 @@ class SweepResult:
     parent_run_id: str
     seconds: float
     folder: Path
+    budget: Budget
     overfitting: Overfitting | None = None
+    importance: dict[str, float] = field(default_factory=dict)
 
 
 def run_sweep(
@@ -106,29 +120,43 @@ def run_sweep(
         RegistryError: MLflow cannot be opened.
     """
     # Ray reads its token settings while it is imported, and the session sets them first: so not at the top.
-    from mtst.adapters.trials import TrialsCallback
+    from mtst.adapters.trials import TrialsCallback, rows_of
+    from mtst.adapters.tuning import tune_trials
     from mtst.panel import load_panel
 
     started = time.monotonic()
     panel = load_panel(features_path, spec)
     split = search_split(panel, spec, config)
-    tracker = Tracker(mlflow_uri)
+    tracker = Tracker(mlflow_uri, patience_s=PATIENCE_S)
     folder, state = _open_sweep(config, spec, tracker, storage_dir, resume)
     parent = state["parent_run_id"]
+    runs = TrialRuns(tracker, parent)
     with (progress or NullProgress()).task("sweep", total=config.trials) as task:
-        callback = TrialsCallback().attach(tracker, parent, task, config.epochs, meters)
+        callback = TrialsCallback().attach(runs, task, config.epochs, meters)
         try:
-            results = _tune(config, spec, folder, callback, {"panel": panel, "split": split})
-            rows = tuple(sorted(callback.rows(results), key=lambda row: (row.loss != row.loss, row.loss)))
+            results = tune_trials(config, spec, folder, callback, {"panel": panel, "split": split})
+            rows = rows_of(results)
             best, base = _best(rows, results, spec, config)
-            _finish(tracker, parent, folder, rows, best)
+            rows = runs.finish(rows)
+            found = SweepResult(
+                best_config=best,
+                best_loss=rows[0].loss,
+                base_loss=base,
+                trials=rows,
+                parent_run_id=parent,
+                seconds=time.monotonic() - started,
+                folder=folder,
+                budget=budget_of(rows, config.epochs, time.monotonic() - started),
+                overfitting=overfitting_of(row.blocks for row in rows),
+                importance=importance_of(rows, search_space(spec.lookback, small=config.small)),
+            )
+            _finish(tracker, found)
         except BaseException as error:
-            tracker.close_open_runs(parent, f"the sweep ended with {type(error).__name__}")
-            tracker.end(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+            runs.abandon()
+            _end_badly(tracker, parent, error)
             raise
-        task.done(f"best {rows[0].loss:.4f} against {base:.4f} untrained, {len(rows)} trials")
-    overfit = overfitting_of(row.blocks for row in rows)
-    return SweepResult(best, rows[0].loss, base, rows, parent, time.monotonic() - started, folder, overfit)
+        task.done(f"best {found.best_loss:.4f} against {base:.4f} untrained, {len(rows)} trials")
+    return found
 
 
 def search_split(panel: Panel, spec: DatasetSpec, config: SweepConfig) -> Split:
@@ -147,66 +175,6 @@ def latest_sweep(storage_dir: Path, spec_hash: str) -> dict[str, Any] | None:
         if state["spec_hash"] == spec_hash and state["done"]:
             return state
     return None
-
-
-def _tune(
-    config: SweepConfig, spec: DatasetSpec, folder: Path, callback: TrialsCallback, shared: Mapping[str, Any]
-) -> Any:
-    import optuna
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
-
-    from mtst.adapters.trials import run_trial
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    job = {"spec": spec.to_json(), "sweep": asdict(config)}
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, job=job, **shared), {"cpu": 1, "gpu": config.gpus_per_trial}
-    )
-    if tune.Tuner.can_restore(str(folder)):
-        tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True, resume_errored=True)
-        _attach_again(tuner, callback)
-        return tuner.fit()
-    search = OptunaSearch(seed=config.seed, points_to_evaluate=[default_choice(spec.lookback, small=config.small)])
-    tuner = tune.Tuner(
-        trainable,
-        param_space=search_space(spec.lookback, small=config.small),
-        tune_config=tune.TuneConfig(
-            metric=METRIC,
-            mode="min",
-            num_samples=config.trials,
-            search_alg=search,
-            scheduler=ASHAScheduler(time_attr="epoch", max_t=config.epochs + 1, grace_period=1, reduction_factor=2),
-            max_concurrent_trials=_cores(),
-            time_budget_s=config.time_budget_s or None,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent.resolve()),
-            callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            verbose=0,
-        ),
-    )
-    return tuner.fit()
-
-
-def _attach_again(tuner: Any, callback: TrialsCallback) -> None:
-    # Tune restores callbacks from its own state, and offers no public way to hand over a live one.
-    from mtst.adapters.trials import TrialsCallback
-
-    run_config = tuner._local_tuner.get_run_config()
-    others = [each for each in run_config.callbacks or [] if not isinstance(each, TrialsCallback)]
-    run_config.callbacks = [*others, callback]
-
-
-def _cores() -> int:
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _open_sweep(
@@ -244,28 +212,36 @@ def _best(
     return {"model": model.to_dict(), "training": training.to_dict()}, float(base)
 
 
-def _finish(
-    tracker: Tracker, parent: str, folder: Path, rows: tuple[TrialRow, ...], best: dict[str, dict[str, Any]]
-) -> None:
+def _finish(tracker: Tracker, found: SweepResult) -> None:
     """Close everything, and be sure of it: a run that stays RUNNING is a lie in the record for ever."""
+    parent = found.parent_run_id
     tracker.close_open_runs(parent, "the sweep's time budget or driver ended")
     left = tracker.open_runs(parent)
     if left:
         raise TrainingError(f"MLflow runs {left} did not end", where=parent, todo="close them by hand")
-    overfit = overfitting_of(row.blocks for row in rows)
+    overfit, best = found.overfitting, found.trials[0]
+    chances = {} if overfit is None else {"overfitting_probability": overfit.probability}
+    spent = {f"budget_{name}": float(value) for name, value in asdict(found.budget).items()}
+    importance = {f"importance_{name}": share for name, share in found.importance.items()}
     tracker.log(
         parent,
-        metrics={
-            "best_valid_loss": rows[0].loss,
-            **({} if overfit is None else {"overfitting_probability": overfit.probability}),
-        },
-        tags={"best_run_id": rows[0].run_id, "best_trial": rows[0].trial_id},
+        metrics={"best_valid_loss": found.best_loss, **chances, **spent, **importance},
+        tags={"best_run_id": best.run_id, "best_trial": best.trial_id},
     )
-    tracker.log_text(parent, json.dumps(best, indent=1), "best_config.json")
+    tracker.log_text(parent, json.dumps(found.best_config, indent=1), "best_config.json")
     tracker.end(parent)
-    state = json.loads((folder / STATE_FILE).read_text())
-    found = {"trials": len(rows), "overfitting": None if overfit is None else asdict(overfit)}
-    _write_state(folder, {**state, "done": True, "best_config": best, **found})
+    state = json.loads((found.folder / STATE_FILE).read_text())
+    facts = {"trials": len(found.trials), "overfitting": None if overfit is None else asdict(overfit)}
+    _write_state(found.folder, {**state, "done": True, "best_config": found.best_config, **facts})
+
+
+def _end_badly(tracker: Tracker, parent: str, error: BaseException) -> None:
+    """Close the runs of a sweep that failed; where even that fails, what made the sweep fail is told, not this."""
+    try:
+        tracker.close_open_runs(parent, f"the sweep ended with {type(error).__name__}")
+        tracker.end(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
+    except RegistryError as closing:
+        get_logger(__name__).warning("runs stay open", parent=parent, error=str(closing))
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -2,25 +2,34 @@
 
 Only the driver writes runs. Workers that log for themselves race on creating the experiment and leave runs RUNNING
 when their process is ended; here every run has one owner, and `close_open_runs` and `open_runs` make "all runs
-ended" something that can be checked.
+ended" something that can be checked. A server that restarts, a locked database or a full disk is waited for.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from observability.errors import RegistryError
+from observability.logging import get_logger
 
 PARENT_TAG = "mlflow.parentRunId"
 PARAM_LIMIT = 500  # MLflow refuses longer parameter values
 EXPERIMENT = "mtst"
+PATIENCE_S = 60.0
+AWAY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")  # what another try may mend
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LONGEST_PAUSE_S = 5.0
+PAGE = 1000
+T = TypeVar("T")
 
 
 def quiet_environment() -> dict[str, str]:
@@ -30,6 +39,7 @@ def quiet_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the tracker itself is patient, and can be told to hurry
     }
 
 
@@ -39,19 +49,21 @@ class Tracker:
     Args:
         uri: `sqlite:///.../mlflow.db` (the folder is made) or the address of a tracking server.
         experiment: name; created first, with an explicit artifact location beside a local database.
+        patience_s: how long an MLflow that is away is waited for before a call raises RegistryError. May be changed;
+            a call that waits takes notice.
 
     Raises:
         RegistryError: the address cannot be opened.
     """
 
-    def __init__(self, uri: str, experiment: str = EXPERIMENT) -> None:
+    def __init__(self, uri: str, experiment: str = EXPERIMENT, patience_s: float = PATIENCE_S) -> None:
         os.environ.update(quiet_environment())  # MLflow reads them while it is imported
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.uri = uri
+        self.uri, self.patience_s = uri, patience_s
         folder = _local_folder(uri)
         try:
             if folder is not None:
@@ -71,7 +83,8 @@ class Tracker:
     def start(self, name: str, *, parent: str = "", tags: Mapping[str, str] | None = None) -> str:
         """Begin a run, nested under `parent` when given; returns its id."""
         every = {**(tags or {}), **({PARENT_TAG: parent} if parent else {})}
-        return str(self.client.create_run(self.experiment_id, run_name=name, tags=every).info.run_id)
+        run = self._patiently(lambda: self.client.create_run(self.experiment_id, run_name=name, tags=every))
+        return str(run.info.run_id)
 
     def log(
         self,
@@ -85,26 +98,32 @@ class Tracker:
         """Write parameters, finite metrics at `step`, and tags in one batch."""
         from mlflow.entities import Metric, Param, RunTag
 
-        now = int(time.time() * 1000)
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(k, float(v), now, step) for k, v in (metrics or {}).items() if math.isfinite(v)],
-            params=[Param(k, str(v)[:PARAM_LIMIT]) for k, v in (params or {}).items()],
-            tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
-        )
+        now = int(time.time() * 1000)  # one stamp for all tries: a batch whose answer was lost is not written twice
+        numbers = [Metric(k, float(v), now, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
+        texts = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in (params or {}).items()]
+        marks = [RunTag(k, str(v)) for k, v in (tags or {}).items()]
+        self._patiently(lambda: self.client.log_batch(run_id, metrics=numbers, params=texts, tags=marks))
 
     def log_folder(self, run_id: str, folder: Path, name: str) -> str:
         """Copy a folder's files to the run's artifacts under `name`; returns their address."""
-        self.client.log_artifacts(run_id, str(folder), name)
-        return f"{self.client.get_run(run_id).info.artifact_uri}/{name}"
+        self._patiently(lambda: self.client.log_artifacts(run_id, str(folder), name))
+        return f"{self.get(run_id).info.artifact_uri}/{name}"
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Store a text file among the run's artifacts."""
-        self.client.log_text(run_id, text, name)
+        self._patiently(lambda: self.client.log_text(run_id, text, name))
+
+    def get(self, run_id: str) -> Any:
+        """A run as MLflow knows it."""
+        return self._patiently(lambda: self.client.get_run(run_id))
+
+    def steps(self, run_id: str, metric: str) -> set[int]:
+        """Steps of a run at which a metric was logged."""
+        return {each.step for each in self._patiently(lambda: self.client.get_metric_history(run_id, metric))}
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, KILLED (ended early on purpose) or FAILED."""
-        self.client.set_terminated(run_id, status)
+        self._patiently(lambda: self.client.set_terminated(run_id, status))
 
     @contextmanager
     def run(self, name: str, *, parent: str = "", tags: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -122,8 +141,14 @@ class Tracker:
         """All runs nested under `parent`, as MLflow's Run objects."""
         from mlflow.entities import ViewType
 
-        query = f"tags.`{PARENT_TAG}` = '{parent}'"
-        return list(self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1000))
+        query, found = f"tags.`{PARENT_TAG}` = '{parent}'", list[Any]()
+        ask = partial(self.client.search_runs, [self.experiment_id], query, ViewType.ACTIVE_ONLY, PAGE)
+        page = self._patiently(ask)
+        found += page
+        while page.token:
+            page = self._patiently(partial(ask, page_token=page.token))
+            found += page
+        return found
 
     def open_runs(self, parent: str) -> list[str]:
         """Ids of nested runs that have not ended."""
@@ -136,6 +161,31 @@ class Tracker:
             self.log(run_id, tags={"closed_by": reason})
             self.end(run_id, "KILLED")
         return left
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """What a call of MLflow's client gives, asked again while MLflow is away.
+
+        Raises:
+            RegistryError: it refuses, or was away for longer than `patience_s`.
+        """
+        from mlflow.exceptions import MlflowException
+
+        began, pause = time.monotonic(), 0.1
+        while True:
+            try:
+                return call()
+            except (MlflowException, OSError) as error:
+                waited, words = time.monotonic() - began, str(error).strip().splitlines()[0][:300]
+                away = error.errno in FULL if isinstance(error, OSError) else error.error_code in AWAY
+                if not away or waited > self.patience_s:
+                    raise RegistryError(
+                        f"MLflow {'is away' if away else 'refuses'}: {words}",
+                        where=self.uri,
+                        todo="start it or free its disk; train sweep --resume writes what a sweep could not",
+                    ) from error
+                get_logger(__name__).warning("MLflow is away", waited_s=round(waited, 1), error=words)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def _local_folder(uri: str) -> Path | None:

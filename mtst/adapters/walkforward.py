@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtst.adapters.placement import device_for, gpu_share
 from mtst.adapters.tracking import Tracker
 from observability.files import write_whole
 from observability.progress import NullProgress, Progress, ProgressTask
@@ -38,6 +39,7 @@ class JudgeConfig:
     Attributes:
         options: None means the default baselines and costs, scored on every `test_stride`-th candle.
         trials, overfitting: how many configurations the recipe was chosen from, and what they say of that choice.
+        gpus_per_fit: part of a GPU that Ray reserves for each fit; None lets every core train one, see `gpu_share`.
     """
 
     folds: int = 3
@@ -46,6 +48,7 @@ class JudgeConfig:
     options: EvaluationOptions | None = None
     trials: int = 1
     overfitting: Overfitting | None = None
+    gpus_per_fit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,13 @@ def judge(
     panel = load_panel(features_path, spec)
     folds = _blocks(panel, config)
     shared = ray.put(panel)
-    as_task = ray.remote(num_cpus=1, max_retries=2)
+    gpus = gpu_share(config.gpus_per_fit, ray.cluster_resources())
+    as_task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)
+    recipe = _on(recipe, device_for(gpus))
     score, fit = as_task(_score), as_task(_fit)
     options = _options(config)
-    jobs = {score.remote(shared, fold, _plain(recipe), options): f"fold {n + 1}" for n, fold in enumerate(folds)}
-    final_job = fit.remote(shared, _plain(recipe)) if with_final else None
+    jobs = {score.remote(shared, fold, recipe, options): f"fold {n + 1}" for n, fold in enumerate(folds)}
+    final_job = fit.remote(shared, recipe) if with_final else None
     if final_job is not None:
         jobs[final_job] = "final fit"
     with (progress or NullProgress()).task(title, total=len(jobs)) as task:
@@ -251,5 +256,5 @@ def _options(config: JudgeConfig) -> EvaluationOptions:
     return config.options or EvaluationOptions(test_stride=config.test_stride)
 
 
-def _plain(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    return {part: dict(values) for part, values in recipe.items()}
+def _on(recipe: Recipe, device: str) -> Recipe:
+    return {"model": dict(recipe["model"]), "training": {**recipe["training"], "device": device}}

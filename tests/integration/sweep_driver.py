@@ -1,6 +1,6 @@
 """A driver process for sweep tests: Ray keeps one token a process, and one test wants its driver killed.
 
-python -m tests.integration.sweep_driver WORKSPACE whole|cut|resume
+python -m tests.integration.sweep_driver WORKSPACE whole|cut|resume|population
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -22,16 +24,17 @@ from mtst.adapters.walkforward import JudgeConfig, judge
 from tests.unit.mtst_serving.serving_kit import small_spec, write_features
 
 CONFIG = SweepConfig(trials=4, epochs=3, max_windows=1500, max_valid=500, folds=2, small=True)
+POPULATION = replace(CONFIG, trials=4, epochs=4, scheduler="pbt")
 ROWS = 2500
 
 
 class Watcher:
-    """Progress that notes what it is told, and at a chosen moment does something violent."""
+    """Progress that notes what it is told, and acts once when the count has come to `at`."""
 
-    def __init__(self, violence: str) -> None:
+    def __init__(self, *acts: tuple[float, Callable[[], bool]]) -> None:
         self.notes: list[str] = []
         self.count = 0.0
-        self.violence = violence
+        self.acts, self.acted = list(acts), 0
 
     def task(self, title: str, total: float | None = None) -> Self:
         return self
@@ -48,14 +51,23 @@ class Watcher:
     def advance(self, n: float = 1.0, note: str = "") -> None:
         self.count += n
         self.notes.append(note)
-        if self.violence == "driver" and self.count >= 1.4:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.violence == "worker":
-            for process in psutil.Process().children(recursive=True):
-                if "ImplicitFunc" in " ".join(process.cmdline()):  # what Tune calls a trial's actor
-                    process.kill()
-                    self.violence = "done"
-                    break
+        for each in [act for act in self.acts if self.count >= act[0] and act[1]()]:
+            self.acts.remove(each)
+            self.acted += 1
+
+
+def kill_driver() -> bool:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+def kill_worker() -> bool:
+    """kill -9 one trial's process; false while there is none."""
+    for process in psutil.Process().children(recursive=True):
+        if "ImplicitFunc" in " ".join(process.cmdline()):  # what Tune calls a trial's actor
+            process.kill()
+            return True
+    return False
 
 
 def main(root: Path, mode: str) -> None:
@@ -66,10 +78,11 @@ def main(root: Path, mode: str) -> None:
     spec = small_spec()
     if not settings.workspace.features.joinpath(spec.hash).is_dir():
         write_features(settings.workspace.features, spec, ROWS)
-    watcher = Watcher({"whole": "worker", "cut": "driver"}.get(mode, ""))
+    acts = {"whole": [(0.0, kill_worker)], "cut": [(1.4, kill_driver)]}
+    watcher = Watcher(*acts.get(mode, []))
     with ray_session(settings):
         result = run_sweep(
-            CONFIG,
+            POPULATION if mode == "population" else CONFIG,
             settings.workspace.features,
             spec,
             settings.workspace.mlflow_uri,
@@ -77,7 +90,7 @@ def main(root: Path, mode: str) -> None:
             progress=watcher,
             resume=mode == "resume",
         )
-        facts = _facts(result, watcher)
+        facts = facts_of(result, watcher)
         if mode == "whole":
             judged = judge(
                 result.best_config,
@@ -85,7 +98,7 @@ def main(root: Path, mode: str) -> None:
                 spec,
                 JudgeConfig(folds=2),
                 settings.workspace.models / "evaluation",
-                progress=Watcher(""),
+                progress=Watcher(),
             )
             assert judged.final is not None
             facts["final"] = {**judged.final.scaler, "weights": sorted(judged.final.weights)}
@@ -94,8 +107,8 @@ def main(root: Path, mode: str) -> None:
     (root / f"{mode}.json").write_text(json.dumps(facts, default=str))
 
 
-def _facts(result: SweepResult, watcher: Watcher) -> dict[str, object]:
-    return {**plain(result), "notes": watcher.notes, "count": watcher.count, "violence": watcher.violence}
+def facts_of(result: SweepResult, watcher: Watcher) -> dict[str, object]:
+    return {**plain(result), "notes": watcher.notes, "count": watcher.count, "acted": watcher.acted}
 
 
 if __name__ == "__main__":

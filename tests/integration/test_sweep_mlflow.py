@@ -15,13 +15,14 @@ import polars as pl
 import psutil
 import pytest
 
+from mtst.adapters.search_space import PERTURBED
 from mtst.adapters.sweep import latest_sweep
 from mtst.adapters.tracking import Tracker
 from mtst.model import MTSTConfig
 from mtst.oos import read_forecasts
 from mtst.selection import BLOCK_NAMES, BLOCKS
 from mtst.training import TrainingConfig
-from tests.integration.sweep_driver import CONFIG, ROWS
+from tests.integration.sweep_driver import CONFIG, POPULATION, ROWS
 from tests.unit.mtst_serving.serving_kit import PAIRS, small_spec
 
 pytestmark = pytest.mark.slow
@@ -97,7 +98,7 @@ def test_the_best_is_the_lowest_loss_and_can_be_trained(whole: Path) -> None:
 
 def test_a_killed_worker_cost_no_trial(whole: Path) -> None:
     found = facts(whole, "whole")
-    assert found["violence"] == "done", "no worker was found to kill"
+    assert found["acted"] == 1, "no worker was found to kill"
     assert [row["outcome"] for row in found["trials"]].count("failed") == 0
 
 
@@ -148,3 +149,26 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_leaves_no_running_run(tmp_pa
     assert {trial: runs[trial].run_id for trial in before} == before
     leftovers = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not leftovers
+
+
+def test_a_population_clones_and_perturbs_and_its_runs_tell_how(tmp_path: Path, repo_root: Path) -> None:
+    done = drive(tmp_path, "population", repo_root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, book = facts(tmp_path, "population"), tracker(tmp_path)
+    assert [row["outcome"] for row in found["trials"]] == ["completed"] * POPULATION.trials
+    assert book.open_runs(found["parent_run_id"]) == []
+    cloned = 0
+    for row in found["trials"]:
+        run = book.get(row["run_id"])
+        assert run.info.status == "FINISHED"
+        drawn = {name: float(run.data.params[name]) for name in PERTURBED}
+        at_last = {name: row["config"][name] for name in PERTURBED}
+        told = {"lr": run.data.metrics["peak_lr"], **{name: run.data.metrics[name] for name in PERTURBED[1:]}}
+        assert told == pytest.approx(at_last)
+        cloned += at_last != pytest.approx(drawn)
+        assert row["epochs"] == POPULATION.epochs
+        assert 0 < row["config"]["dropout"] < 1
+    assert cloned >= 1, "nobody was cloned"
+    best = found["best_config"]
+    assert best["training"]["lr"] == found["trials"][0]["config"]["lr"]
+    assert not best["training"]["perturbed"], "a recipe is trained as it stands"

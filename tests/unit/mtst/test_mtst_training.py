@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,41 @@ def test_a_run_cut_off_goes_on_to_the_same_weights(noise: Panel, tmp_path: Path)
     assert [h["valid_loss"] for h in resumed.history] == [h["valid_loss"] for h in whole.history]
     again = train(MODEL, QUICK, noise, split, lambda *_: pytest.fail("trained on after the last epoch"), file)
     assert same(weights(whole), weights(again))
+
+
+def test_only_a_population_goes_on_from_other_rates(noise: Panel, tmp_path: Path) -> None:
+    split, file = split_of(noise), tmp_path / "state.safetensors"
+    member = replace(QUICK, perturbed=True)
+    train(MODEL, member, noise, split, lambda *_: False, file)
+    clone = train(replace(MODEL, dropout=0.11), replace(member, lr=5e-4), noise, split, None, file)
+    assert [entry["epoch"] for entry in clone.history] == [1, 2, 3]
+    with pytest.raises(TrainingError, match="another run"):
+        train(replace(MODEL, d_ff=24), member, noise, split, None, file)
+    file.unlink()
+    train(MODEL, QUICK, noise, split, lambda *_: False, file)
+    with pytest.raises(TrainingError, match="another run"):
+        train(MODEL, replace(QUICK, lr=5e-4), noise, split, None, file)
+
+
+def test_training_goes_on_where_no_checkpoint_fits_on_the_disk(noise: Panel, tmp_path: Path) -> None:
+    split, file = split_of(noise), tmp_path / "state.safetensors"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_epoch(epoch: int, _: dict[str, float]) -> bool:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096 if epoch == 1 else limit[0], limit[1]))  # epoch 2 does not fit
+        sizes.append(file.stat().st_size)
+        left.append([each.name for each in tmp_path.iterdir()])
+        return True
+
+    sizes: list[int] = []
+    left: list[list[str]] = []
+    try:
+        result = train(MODEL, QUICK, noise, split, on_epoch, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert same(weights(result), weights(train(MODEL, QUICK, noise, split)))
+    assert sizes[0] == sizes[1] < sizes[2]  # the longer history of the third epoch; the second one kept the first's
+    assert left == [[file.name]] * 3  # nothing half-written takes the room that is left
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(noise: Panel, tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""Sweeps that suffer, in a driver of their own: Ray keeps one token a process, and one test wants its driver killed.
+
+python -m tests.fault.sweep_driver ROOT SCENARIO...
+
+A scenario is calm, worker (a trial's process is killed while MLflow's database is locked), disk (a small disk at
+ROOT/small, mounted by the caller, is full for most of the sweep), server (MLflow's server, named in the environment,
+answers no more), cut (the driver is killed), resume, or node (one of two is killed).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psutil
+
+from cluster.environment import ray_environment, token_file
+from cluster.ray_local import make_token, ray_session
+from cluster.settings import Settings
+from mtst.adapters.sweep import SweepConfig, run_sweep
+from tests.integration.sweep_driver import Watcher, facts_of, kill_driver, kill_worker
+from tests.unit.mtst_serving.serving_kit import small_spec, write_features
+
+CONFIG = SweepConfig(trials=5, epochs=4, max_windows=4000, max_valid=800, folds=2, small=True, scheduler="none")
+ROWS = 4000
+AWAY_S = 30.0
+QUICK = {  # a dead node is noticed in seconds, as cluster/deploy has it
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+Acts = list[tuple[float, Callable[[], bool]]]
+
+
+def main(root: Path, scenarios: list[str]) -> None:
+    settings = Settings().changed(workspace={"root": root}, cluster={"num_cpus": 2, "dashboard": False})
+    settings.workspace.make()
+    if not settings.workspace.features.joinpath(small_spec().hash).is_dir():
+        write_features(settings.workspace.features, small_spec(), ROWS)
+    with Nodes(settings) if scenarios == ["node"] else ray_session(settings) as session:
+        for scenario in scenarios:
+            storage = root / ("small" if scenario == "disk" else f"tune-{scenario.replace('resume', 'cut')}")
+            watcher = Watcher(*acts_of(scenario, settings, storage, session))
+            result = run_sweep(
+                CONFIG,
+                settings.workspace.features,
+                small_spec(),
+                os.environ["MLFLOW_SERVER"] if scenario == "server" else settings.workspace.mlflow_uri,
+                storage,
+                progress=watcher,
+                resume=scenario == "resume",
+            )
+            left = {"crashes": len(list(storage.rglob("error.txt"))), "checkpoints": whole_checkpoints(storage)}
+            (root / f"{scenario}.json").write_text(json.dumps({**facts_of(result, watcher), **left}, default=str))
+
+
+def acts_of(scenario: str, settings: Settings, storage: Path, session: object) -> Acts:
+    """What goes wrong, and after how many trials' worth of epochs."""
+    filler = storage / "filler"
+    acts: dict[str, Acts] = {
+        "worker": [(0.5, lambda: lock(settings.workspace.mlruns / "mlflow.db")), (0.75, kill_worker)],
+        "disk": [(0.5, lambda: fill(filler)), (4.0, lambda: filler.unlink() is None)],
+        "server": [(0.5, lambda: stop_server(int(os.environ["MLFLOW_SERVER_PID"])))],
+        "cut": [(1.5, kill_driver)],
+    }
+    return [(1.0, session.kill)] if isinstance(session, Nodes) else acts.get(scenario, [])
+
+
+def whole_checkpoints(storage: Path) -> int:
+    sizes = [file.stat().st_size for file in storage.rglob("state.safetensors")]
+    return sum(size > 4096 for size in sizes)
+
+
+def lock(database: Path) -> bool:
+    """Hold a database's write lock for a while, as a stuck process would."""
+
+    def hold() -> None:
+        with sqlite3.connect(database, timeout=60) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            held.set()
+            time.sleep(AWAY_S)
+        connection.close()
+
+    held = threading.Event()
+    threading.Thread(target=hold).start()
+    return held.wait(60)
+
+
+def stop_server(pid: int) -> bool:
+    """Stop it, workers too: it takes requests and answers none. Who started it kills it and starts another."""
+    for process in (*psutil.Process(pid).children(recursive=True), psutil.Process(pid)):
+        process.suspend()
+    return True
+
+
+def fill(file: Path) -> bool:
+    """Write until the disk is full."""
+    with file.open("wb", buffering=0) as target:
+        try:
+            while True:
+                target.write(b"\0" * 4096)
+        except OSError:
+            return True
+
+
+class Nodes(AbstractContextManager["Nodes", None]):
+    """A cluster of three raylets on this machine: a head without processors and two nodes of one each."""
+
+    def __init__(self, settings: Settings) -> None:
+        make_token(token_file(settings))
+        os.environ.update(ray_environment(settings) | QUICK)
+        import ray
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    def kill(self) -> bool:
+        """kill -9 a node's raylet; its workers end with it."""
+        self.cluster.remove_node(self.nodes[0], allow_graceful=False)
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()
+        self.cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
