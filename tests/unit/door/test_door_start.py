@@ -37,11 +37,15 @@ def stamp(root: Path, torch: str = "cpu") -> None:
 
 
 def start(root: Path, *words: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    return run([root / "tools" / "start.sh", *words], cwd=cwd or root, **environ)
+
+
+def run(words: list[str | Path], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A start with nothing that the environment of the tests says of this project."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MTST_", "PYTHONPATH"))}
     return subprocess.run(
-        [root / "tools" / "start.sh", *words],
-        cwd=cwd or root, env=clean | {"MTST_TORCH": "cpu"} | environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        words, cwd=cwd, env=clean | {"MTST_TORCH": "cpu"} | environ, capture_output=True, text=True, check=False
+    )
 
 
 def test_arguments_and_folder_reach_the_command_line_untouched(checkout: Path, tmp_path: Path) -> None:
@@ -55,9 +59,7 @@ def test_it_can_be_called_through_a_link(checkout: Path, tmp_path: Path) -> None
     (tmp_path / "bin").mkdir()
     link = tmp_path / "bin" / "mtst"
     link.symlink_to(Path("..") / checkout.name / "tools" / "start.sh")
-    done = subprocess.run(
-        [link, "doctor"], env=os.environ | {"MTST_TORCH": "cpu"}, capture_output=True, text=True, check=False
-    )
+    done = run([link, "doctor"], cwd=tmp_path)
     assert "<doctor>" in done.stdout, done.stderr
 
 
