@@ -1,162 +1,149 @@
-"""Days of trading in live mode while something breaks every couple of virtual hours, and what must hold nevertheless.
+"""Days of trading in live mode while something breaks every few candles, and what must hold nevertheless.
 
-Four bots on accounts of their own and one risk manager beside them; a seed draws what breaks and when. After every
-incident the books are looked at: nothing may come from nowhere, no account may buy what it holds already, nothing may
-be entered while the risk manager is gone, and soon after every incident each position must have its stop on the
-exchange.
+Four bots on accounts of their own, a risk manager and a prediction service beside them, each a process that can be
+killed; a seed draws what breaks and when. Through every incident: nothing comes from nowhere, nobody buys what he holds
+already, nobody enters while risk manager, forecasts or candles are missing or a person has halted, every position has
+its stop again soon, and once a day the three books agree order by order.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections import defaultdict
+from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.chaos_stand import BOTS, PAIRS, ChaosStand
+from benchmarks.chaos_watch import Gap, Watch, history
 from benchmarks.figures import Figure, Figures, Table
-from benchmarks.loss_stand.stand import CANDLE_MS, DUST, PAIR, Stand
+from benchmarks.loss_stand.stand import CANDLE_MS
 from observability.progress import Progress
 from trading.adapters.bot_books import read_book
 from trading.adapters.fleet_books import ledger_lines
-from trading.adapters.sandbox.market import Market
+from trading.journal import Journal
+from trading.reconcile import compare_books, journal_lines
 
-BOTS = ("bot", "anna", "bert", "carl")
-ORDER = {"method": "POST", "path": "/api/v3/order"}
-FAULTS: dict[str, dict[str, Any]] = {
-    "lost reply": {"kind": "timeout_after", **ORDER, "hold_s": 0.1},
-    "order never arrives": {"kind": "timeout_before", **ORDER, "hold_s": 0.1},
-    "cut connection": {"kind": "drop_after", **ORDER},
-    "garbled reply": {"kind": "garble", **ORDER},
-    "exchange down": {"kind": "error", "path": "/api/v3", "status": 503, "code": -1001, "count": 8},
-    "rate limit": {"kind": "error", "path": "/api/v3", "status": 429, "code": -1003, "count": 4},
-    "stale candles": {"kind": "stale_candles", "lag_ms": 4 * CANDLE_MS, "for_ms": 3 * CANDLE_MS},
-    "frozen feed": {"kind": "frozen_feed", "for_ms": 3 * CANDLE_MS},
-    "garbage candles": {"kind": "garbage_candles", "how": "nan", "count": 4},
-    "revised candles": {"kind": "revised_candles", "lag_ms": CANDLE_MS, "for_ms": 4 * CANDLE_MS},
-    "partial fills": {"kind": "partial_fills", "max_fill": 200, "refill_ms": CANDLE_MS, "for_ms": 2 * CANDLE_MS},
-    "stops refused": {**ORDER, "kind": "error", "params": {"type": "STOP"}, "status": 400, "code": -2010,
-                      "message": "Stop price would trigger immediately.", "count": 2},
-}  # fmt: skip
-INCIDENTS = (*FAULTS, "kill -9 bot", "kill -9 bot", "kill -9 bot", "kill -9 risk manager")
-REST, CLEARING = 4, 4  # candles between incidents, and until protection must be back
+DAY = 96  # candles
+REST = (1, 2, 3)  # candles from the end of an incident to the next, drawn
+CALM = 6  # candles without incidents before the books are compared
+KILLS = 3  # how much likelier than another incident a kill -9 is
+TOLERANCE = 1e-8
 
 
 @dataclass
 class Record:
-    """What happened: incidents by kind, violations in words, real seconds until what was killed worked again."""
+    """What happened, in order: (virtual ms, incident); and what the books said."""
 
-    incidents: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    broken: list[str] = field(default_factory=list)
-    recovery_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    away: list[tuple[int, int]] = field(default_factory=list)
+    incidents: list[tuple[int, str]] = field(default_factory=list)
+    halts: list[str] = field(default_factory=list)
+    books: list[str] = field(default_factory=list)
+    compared: int = 0
+    largest: float = 0.0
+    seconds: float = 0.0
 
 
-def run(progress: Progress, *, days: float = 1.0, seed: int = 1, replay: Path | None = None) -> Figures:
-    """Play `days` virtual days from `seed`."""
+def run(
+    progress: Progress, *, days: float = 1.0, seed: int = 1, replay: Path | None = None, minutes: float = 0.0
+) -> Figures:
+    """Play `days` virtual days from `seed`, or fewer, where `minutes` of real time are over first (0: no bound)."""
     record, rng, began = Record(), np.random.default_rng(seed), time.perf_counter()
+    watch = Watch(patience_ms=4 * CANDLE_MS)
     market = {"trading_days": days + 1, "seed": seed, **({} if replay is None else {"replay": replay})}
-    with Stand(ours=True, seed=seed, plan=_busy, accounts=BOTS, market=market) as stand:
-        for name in BOTS:
-            stand.start(name)
-        end_ms = stand.client.now_ms() + int(days * 96) * CANDLE_MS
-        with progress.task("chaos", days * 96) as task:
-            while (now := stand.client.now_ms()) < end_ms:
-                incident = str(rng.choice(INCIDENTS))
-                record.incidents[incident] += 1
-                _break(stand, incident, rng, record)
-                stand.run(REST + CLEARING)
-                _look(stand, incident, record)
-                task.advance((stand.client.now_ms() - now) / CANDLE_MS, incident)
-        orders = _finish(stand, record)
-    return _figures(record, orders, days, seed, time.perf_counter() - began)
+    with tempfile.TemporaryDirectory() as folder, ChaosStand(seed=seed, market=market, folder=Path(folder)) as stand:
+        names = [name for name in stand.incidents for _ in range(KILLS if name.startswith("kill") else 1)]
+        stand.begin()
+        start_ms = stand.client.now_ms()
+        end_ms, next_day_ms = start_ms + int(days * DAY) * CANDLE_MS, start_ms + DAY * CANDLE_MS
+        with progress.task("chaos", days * DAY) as task:
+            while (now_ms := stand.client.now_ms()) < end_ms and not 0 < minutes * 60 < time.perf_counter() - began:
+                incident = str(rng.choice(names))
+                record.incidents.append((now_ms, incident))
+                stand.incidents[incident](rng)
+                for _ in range(int(rng.choice(REST))):
+                    stand.run(1)
+                    _look(stand, watch, record, incident)
+                if now_ms > next_day_ms:
+                    next_day_ms += DAY * CANDLE_MS
+                    _compare(stand, watch, record)
+                task.advance((stand.client.now_ms() - now_ms) / CANDLE_MS, incident)
+        _compare(stand, watch, record)
+        ledger = stand.client.ledger()
+        watch.gaps += stand.damage.gaps
+        watch.judge(ledger)
+        watch.broken += stand.damage.broken + record.books
+        record.seconds = time.perf_counter() - began
+        played = (stand.client.now_ms() - start_ms) / CANDLE_MS / DAY
+        return _figures(stand, watch, record, ledger, {"days": round(played, 3), "wanted_days": days, "seed": seed})
 
 
-def _busy(market: Market) -> dict[str, Any]:
-    """In for a quarter of an hour to three, out for one, for ever: see `scheduled`."""
-    return {"enter_from_ms": market.open_ms, "enter_until_ms": market.end_ms, "exit_ms": market.end_ms, "cycle": 8}
+def _look(stand: ChaosStand, watch: Watch, record: Record, incident: str) -> None:
+    """Every account, a candle after an incident; a halt by the system itself is lifted by hand, as a person would."""
+    stand.settled()
+    ledger = stand.client.ledger()
+    prices = stand.prices()
+    watch.look(ledger, {pair: prices[pair.replace("/", "")] for pair in PAIRS}, incident)
+    latch = stand.risk.state()
+    if latch.state.value != "active":
+        record.halts.append(f"{incident}: {latch.reason}")
+        watch.gaps.append(Gap(f"halted ({latch.reason})", BOTS, latch.since_ms, ledger["now_ms"]))
+        stand.risk.resume("tester", "looked at, and lifted", True)
 
 
-def _break(stand: Stand, incident: str, rng: np.random.Generator, record: Record) -> None:
-    began = time.perf_counter()
-    if incident == "kill -9 bot":
-        name = str(rng.choice(BOTS))
-        stand.kill(name)
-        stand.start(name)
-        loops = stand.client.health()["participants"]
-        assert name in loops
-    elif incident == "kill -9 risk manager":
-        port, since = stand.kill_risk(), stand.client.now_ms()
-        stand.run(2)
-        record.away.append((since, stand.client.now_ms()))
-        stand.start_risk(port)
-    else:
-        stand.client.plan_fault(**FAULTS[incident])
-        return
-    record.recovery_s[incident].append(time.perf_counter() - began)
-
-
-def _look(stand: Stand, incident: str, record: Record) -> None:
-    """Every account after an incident; faults that nobody met are taken back."""
+def _compare(stand: ChaosStand, watch: Watch, record: Record) -> None:
+    """Calm, and then the three books of every bot, order by order."""
     stand.client.clear_faults()
-    ledger, price = stand.client.ledger(), stand.price()
-    record.broken += [f"{incident}: {problem}" for problem in ledger["problems"]]
-    base = PAIR.partition("/")[0]
+    for _ in range(CALM):
+        stand.run(1)
+        _look(stand, watch, record, "calm")
+    ledger = stand.client.ledger()
+    with closing(Journal(stand.journal, read_only=True)) as journal:
+        fills = list(journal.read("fill"))
     for name in BOTS:
-        account = ledger["accounts"][name]
-        held = float(account["balances"].get(base, {"total": 0})["total"])
-        stops = [order for order in account["orders"] if "stop" in order["type"] and order["status"] == "new"]
-        resting = sum(float(order["amount"]) for order in stops)
-        working = any(order["status"] == "partially_filled" for order in account["orders"])
-        if (held - resting) * price > DUST and not working:
-            record.broken.append(f"{incident}: {name} holds {held:.4g}, stops cover {resting:.4g}")
-        if held * price > 2_000:
-            record.broken.append(f"{incident}: {name} bought twice: {held:.4g}")
+        found = compare_books(
+            read_book(stand.database(name)), journal_lines(fills, name), ledger_lines(ledger, name), TOLERANCE
+        )
+        record.compared, record.largest = record.compared + found.orders, max(record.largest, found.cost)
+        if not found.agree or found.cost > TOLERANCE:
+            record.books.append(f"the books of {name} differ: {found.text}")
 
 
-def _finish(stand: Stand, record: Record) -> int:
-    """The three-way look at the end: every filled order is in its bot's database, none came without approval."""
-    stand.run(CLEARING)
-    ledger, count = stand.client.ledger(), 0
-    for name in BOTS:
-        theirs = {key: line for key, line in ledger_lines(ledger, name).items() if line.filled > 0}
-        mine = read_book(stand.database(name))
-        count += len(theirs)
-        record.broken += [f"the database of {name} lacks order {key}" for key in theirs if key not in mine]
-        record.broken += [
-            f"order {key} of {name} differs" for key in theirs.keys() & mine.keys()
-            if abs(theirs[key].cost - mine[key].cost) > 1e-6
-        ]  # fmt: skip
-        for order in ledger["accounts"][name]["orders"]:
-            if order["side"] == "buy" and any(a + 1_000 < order["created_ms"] < b for a, b in record.away):
-                record.broken.append(f"{name} entered while the risk manager was gone: order {order['order_id']}")
-    return count
-
-
-def _figures(record: Record, orders: int, days: float, seed: int, took_s: float) -> Figures:
-    worst = max((max(times) for times in record.recovery_s.values()), default=0.0)
-    rows = tuple((name, str(count), *_spread(record.recovery_s.get(name, []))) for name, count in _counted(record))
+def _figures(
+    stand: ChaosStand, watch: Watch, record: Record, ledger: dict[str, Any], told: dict[str, float]
+) -> Figures:
+    orders = [order for account in ledger["accounts"].values() for order in account["orders"]]
+    entries = sum(order["side"] == "buy" and float(order["filled"]) > 0 for order in orders)
+    counts, back = Counter(name for _, name in record.incidents), stand.damage.recovery_s
+    bare = {name: watch.longest_bare_ms.get(name, 0) // CANDLE_MS for name in counts}
+    rows = tuple(
+        (name, str(count), *_spread(back.get(name, [])), str(bare[name])) for name, count in sorted(counts.items())
+    )
+    columns = ("incident", "times", "back after s, median", "worst", "longest without a stop, candles")
+    at_most: dict[str, Any] = {"goal": 0, "at_most": True, "goal_of": "value"}
     figures = (
-        Figure("invariants broken", len(record.broken), "", goal=0, at_most=True, goal_of="value"),
-        Figure("incidents", sum(record.incidents.values()), "", note=f"{orders} orders in {days:g} virtual days"),
-        Figure(
-            "slowest restart", worst, "s", note="until it takes part in the clock again; Freqtrade was imported before"
-        ),
-        Figure("virtual speed-up", days * 86_400 / took_s, "x real time"),
-    )
+        Figure("invariants broken", len(watch.broken), "", **at_most),
+        Figure("largest difference of the three books", record.largest, "USDT", goal=TOLERANCE, at_most=True,
+               goal_of="value", note=f"{record.compared} comparisons of an order"),
+        Figure("incidents", len(record.incidents), "", note=f"in {told['days']:g} virtual days"),
+        Figure("orders", len(orders), "", note=f"{entries} entries filled"),
+        Figure("halts by a breaker, lifted by hand", len(record.halts), ""),
+        Figure("bots that ended by themselves", stand.ended, "", **at_most),
+        Figure("slowest return", max((max(times) for times in back.values()), default=0.0), "s",
+               note="until it has finished a loop, or answers; Freqtrade was imported before"),
+        Figure("virtual speed-up", told["days"] * 86_400 / record.seconds, "x real time"),
+    )  # fmt: skip
+    facts = {
+        **told, "seconds": record.seconds, "broken": watch.broken, "halts": record.halts,
+        "incidents": record.incidents, "history": history(ledger), "recovery_s": dict(back),
+    }  # fmt: skip
     return Figures(
-        "chaos",
-        figures,
-        "two shared cores and Freqtrade's own start",
-        {"seed": seed, "days": days, "broken": record.broken, "incidents": dict(record.incidents)},
-        (Table("Incidents", ("incident", "times", "restart s, median", "worst"), rows),),
-    )
-
-
-def _counted(record: Record) -> list[tuple[str, int]]:
-    return sorted(record.incidents.items())
+        "chaos", figures, "two shared cores: Freqtrade's loop a candle, and its start after every kill", facts,
+        (Table("Incidents", columns, rows),),
+    )  # fmt: skip
 
 
 def _spread(times: list[float]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ is what the exchange's ledger and the bot's own database say afterwards.
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from importlib.metadata import version
 
 from benchmarks.figures import Figure, Figures, Table
 from benchmarks.loss_stand.scenarios import SCENARIOS, Scenario
@@ -28,6 +29,7 @@ def run(progress: Progress, *, only: tuple[str, ...] = (), seed: int = 7) -> Fig
         for scenario in chosen:
             outcomes[scenario.name] = (_played(scenario, False, seed), _played(scenario, True, seed))
             task.advance(2, scenario.name)
+    unharmed = ", ".join(name for name, (plain, _) in outcomes.items() if plain.none) or "none"
     plain, ours = (tuple(pair[side] for pair in outcomes.values()) for side in (0, 1))
     return Figures(
         "How users lose money",
@@ -36,7 +38,8 @@ def run(progress: Progress, *, only: tuple[str, ...] = (), seed: int = 7) -> Fig
             _figure("money the books differ by", "USDT", *(sum(item.money for item in side) for side in (ours, plain))),
             _figure("scenarios with a loss", "", *(sum(not item.none for item in side) for side in (ours, plain))),
         ),
-        "nothing: counts. Each scenario is one play; the seed draws the market, the faults are the same for both",
+        "nothing: counts. Each scenario is one play; the seed draws the market, the faults are the same for both. "
+        f"Scenarios that do not harm plain Freqtrade {version('freqtrade')}: {unharmed}",
         {"seed": seed, "scenarios": {name: [asdict(item) for item in pair] for name, pair in outcomes.items()}},
         (_table(outcomes),),
     )
@@ -56,11 +59,15 @@ def _figure(name: str, unit: str, ours: float, plain: float) -> Figure:
 
 def _table(outcomes: dict[str, tuple[Harm, Harm]]) -> Table:
     rows = [
-        (name, who, *(_text(getattr(harm, column)) for column in COLUMNS))
+        (name, who, *(_text(getattr(harm, column)) for column in COLUMNS), _verdict(harm))
         for name, pair in outcomes.items()
         for who, harm in zip(("plain", "ours"), pair, strict=True)
     ]
-    return Table("Scenario by scenario", ("scenario", "", *COLUMNS), tuple(rows))
+    return Table("Scenario by scenario", ("scenario", "", *COLUMNS, ""), tuple(rows))
+
+
+def _verdict(harm: Harm) -> str:
+    return "no harm" if harm.none else "HARM"
 
 
 def _text(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_type_hints
 
@@ -16,10 +17,12 @@ from observability.errors import GateError, MtstError
 from trading.manager import RiskManager
 
 METHODS = (
-    "decide", "settle", "report", "record_fill", "acquire_lease", "renew_lease", "release_lease", "reservations"
+    "decide", "settle", "report", "record_fill", "acquire_lease", "renew_lease", "release_lease", "reservations",
+    "ping", "state", "halt", "resume",
 )  # fmt: skip
 
 
+@cache
 def _codec(method: str) -> tuple[dict[str, TypeAdapter[Any]], TypeAdapter[Any]]:
     """Readers of a method's arguments, by name, and the writer of its result."""
     hints = get_type_hints(getattr(RiskManager, method))

@@ -10,15 +10,18 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from benchmarks.loss_stand.risk_wire import RiskServer
+from benchmarks.loss_stand import helpers
+from benchmarks.loss_stand.risk_wire import RemoteRisk
 from cluster.settings import Settings
 from cluster.stages.exchange import RunningExchange, start_exchange
+from observability.errors import GateError
+from observability.ports import free_port
 from observability.progress import NullProgress
 from trading.adapters.api_key import read_key
 from trading.adapters.bot_books import read_book
@@ -26,9 +29,7 @@ from trading.adapters.bot_spec import BotSpec
 from trading.adapters.fleet_books import ledger_lines
 from trading.adapters.sandbox.client import SandboxClient, ccxt_urls
 from trading.adapters.sandbox.market import Market
-from trading.adapters.venue_clock import Participant, VenueClock
-from trading.limits import RiskLimits
-from trading.manager import RiskManager
+from trading.adapters.venue_clock import Participant
 
 CANDLE_MS = 900_000
 PAIR = "ETH/USDT"
@@ -36,7 +37,7 @@ PATIENCE_S = 60.0
 DUST = 10.0  # quote units: rounding to lots and fees in base leave as much
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["benchmarks.loss_stand.bot"])
+FORKS.set_forkserver_preload(["benchmarks.loss_stand.bot", "benchmarks.loss_stand.helpers"])
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Stand:
         accounts: of the exchange; a bot trades the one of its name, else the first.
         market: settings that differ from the small simulated market.
         grace_s: real seconds for which virtual time waits for a busy bot; long, every run makes the same history.
+        specs: by bot, what its `BotSpec` has in place of the scheduled trades of one pair.
         config: what plain Freqtrade's configuration has besides.
     """
 
@@ -84,9 +86,10 @@ class Stand:
         grace_s: float = 3.0,
         accounts: tuple[str, ...] = ("bot",),
         market: Mapping[str, Any] | None = None,
+        specs: Mapping[str, Mapping[str, Any]] | None = None,
         **config: Any,
     ) -> None:
-        self.ours, self.accounts = ours, accounts
+        self.ours, self.accounts, self._specs = ours, accounts, specs or {}
         self.root = Path(tempfile.mkdtemp(prefix="mtst-losses-"))
         settings = Settings().changed(
             workspace={"root": self.root / "space"},
@@ -104,6 +107,11 @@ class Stand:
         self._config, self._bots, self._risk = config, {}, None  # type: dict[str, Any], dict[str, Any], Any
         self._clock = Participant(self.exchange.url, "stand")
         self._clock.join()
+        self._risk_port = free_port()
+        self.risk = RemoteRisk(self.risk_url)
+        self._market = httpx.Client(base_url=f"{self.exchange.url}/api/v3", trust_env=False)
+        self.ended = 0
+        """Bots that ended by themselves and were begun again."""
         if ours:
             self.start_risk()
 
@@ -113,9 +121,8 @@ class Stand:
     def __exit__(self, *_: object) -> None:
         for name in list(self._bots):
             self.kill(name)
-        if self._risk is not None:
-            self._risk[0].close()
-            self._risk[1].close()
+        self.kill_risk()
+        self._market.close()
         with contextlib.closing(self.client):
             self.exchange.stop()
         shutil.rmtree(self.root, ignore_errors=True)
@@ -133,16 +140,14 @@ class Stand:
         self.folder(name).mkdir(exist_ok=True)
         if self.ours:
             self._write_ours(name)
-            arguments: tuple[str, ...] = (str(self.folder(name)), self._risk[0].url)
+            arguments: tuple[str, ...] = (str(self.folder(name)), self.risk_url)
         else:
             self._write_plain(name)
             arguments = (str(self.folder(name)), self.exchange.url, name)
         from benchmarks.loss_stand import bot
 
         target = bot.run_ours if self.ours else bot.run_plain
-        self._bots[name] = FORKS.Process(target=target, args=arguments, daemon=True)
-        self._bots[name].start()
-        self.until(lambda: name in self.client.health()["participants"])
+        self._bots[name] = self.fork(target, arguments, lambda: name in self.client.health()["participants"])
 
     def kill(self, name: str = "bot") -> None:
         """SIGKILL, as the kernel does it when memory is short."""
@@ -160,10 +165,12 @@ class Stand:
         until = self.client.now_ms() + int(candles * CANDLE_MS)
         while self.client.now_ms() < until:
             for name in [name for name in self._bots if self.died(name)]:
+                self.ended += 1
                 self.kill(name)
                 self.start(name)
             self.until(lambda: self._awaited() or any(map(self.died, self._bots)))
-            self._clock.sleep(until)
+            # a candle at a time: a bot that fails meanwhile leaves the clock, and must not miss all the rest
+            self._clock.sleep(min(until, self.client.now_ms() + CANDLE_MS))
 
     def _awaited(self) -> bool:
         """Whether every bot takes part in the clock: one that builds its worker anew is away from it meanwhile."""
@@ -189,37 +196,56 @@ class Stand:
         """The first account's orders by the exchange."""
         return list(self.client.ledger()["accounts"][self.accounts[0]]["orders"])
 
-    def kill_risk(self) -> int:
-        """The risk manager is gone, its journal stays; returns the port where it has to come back."""
-        server, manager = self._risk
-        self._risk = None
-        server.close()
-        manager.close()
-        return int(server.port)
+    @property
+    def risk_url(self) -> str:
+        """Where the risk manager answers."""
+        return f"http://127.0.0.1:{self._risk_port}"
 
-    def start_risk(self, port: int = 0) -> int:
-        """A risk manager on the journal that is there; returns its port."""
-        limits = replace(
-            RiskLimits(),
-            accounts=dict.fromkeys(self.accounts, "sandbox"),
-            pairs=frozenset({PAIR}),
-            rule_bots=frozenset({*self.accounts, "twin"}),
-            max_data_age_ms=2 * CANDLE_MS,
-            max_report_age_ms=2 * CANDLE_MS,
-            lease_ttl_ms=2 * CANDLE_MS,
+    @property
+    def journal(self) -> Path:
+        """The risk manager's record."""
+        return self.root / "space" / "risk.sqlite"
+
+    def kill_risk(self) -> None:
+        """The risk manager is gone at once, its journal stays."""
+        if self._risk is not None:
+            self._risk.kill()
+            self._risk.join()
+            self._risk = None
+
+    def start_risk(self) -> None:
+        """A risk manager on the journal that is there; returns when it answers."""
+        pairs = {PAIR, *(pair for spec in self._specs.values() for pair in spec.get("pairs", ()))}
+        rules = [name for name in self.accounts if self._specs.get(name, {}).get("strategy") != "nn_predictor"]
+        table = helpers.limits(self.accounts, sorted(pairs), (*rules, "twin"), CANDLE_MS)
+        self._risk = self.fork(
+            helpers.run_risk, (str(self.journal), self.exchange.url, self._risk_port, table), self._risk_answers
         )
-        manager = RiskManager(self.root / "space" / "risk.sqlite", limits, VenueClock(self.exchange.url))
-        self._risk = (RiskServer(manager, port), manager)
-        return int(self._risk[0].port)
+
+    def _risk_answers(self) -> bool:
+        try:
+            return not self.risk.ping()["failure"]
+        except GateError:
+            return False
+
+    def fork(self, target: Callable[..., None], arguments: tuple[Any, ...], ready: Callable[[], bool]) -> Any:
+        """A process forked from one that has imported everything; returned once it is ready."""
+        process = FORKS.Process(target=target, args=arguments, daemon=True)
+        process.start()
+        self.until(ready)
+        return process
 
     def held(self) -> float:
         """Base currency on the account."""
         return float(self.client.ledger()["accounts"]["bot"]["balances"].get(PAIR[:3], {"total": 0})["total"])
 
-    def price(self) -> float:
-        """The last price."""
-        asked = httpx.get(f"{self.exchange.url}/api/v3/ticker/price", params={"symbol": PAIR.replace("/", "")})
-        return float(asked.json()["price"])
+    def prices(self) -> dict[str, float]:
+        """The last price of every symbol."""
+        return {row["symbol"]: float(row["price"]) for row in self._market.get("/ticker/price").json()}
+
+    def price(self, pair: str = PAIR) -> float:
+        """The last price of a pair."""
+        return self.prices()[pair.replace("/", "")]
 
     def harm(self, *, stop: float = 0.0) -> Harm:
         """Count; `stop`: below it nothing should be held any more."""
@@ -250,20 +276,23 @@ class Stand:
             return float(database.execute(query).fetchone()[0])
 
     def _write_ours(self, name: str) -> None:
+        usual: dict[str, Any] = {
+            "strategy": "swing",
+            "pairs": (PAIR,),
+            "settings": {"max_history": 100, "plan": self.plan},
+        }
         spec = BotSpec(
             name=name,
-            strategy="swing",
             account=self.account(name),
             venue="sandbox",
             mode="live",
-            pairs=(PAIR,),
             timeframe="15m",
             folder=str(self.folder(name)),
             url=self.exchange.url,
             key_file=str(self.exchange.key_files[self.account(name)].resolve()),
             virtual_clock=True,
             api_server=False,
-            settings={"max_history": 100, "plan": self.plan},
+            **(usual | self._specs.get(name, {})),
         )
         (self.folder(name) / "begun.json").write_text(json.dumps(asdict(spec)))
 

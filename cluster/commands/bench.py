@@ -173,10 +173,11 @@ def chaos(
     days: Annotated[float, typer.Option(min=0.1, help="Virtual days.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Draws what breaks, and when.")] = 1,
     replay: Replay = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so many real minutes; 0: never.")] = 0.0,
     json: Json = None,
 ) -> None:
-    """Four bots live while something breaks every couple of virtual hours: does any invariant break?"""
-    _run("chaos", json, days=days, seed=seed, replay=replay)
+    """Four bots live while something breaks every few candles: does any invariant break? Minutes a day."""
+    _run("chaos", json, days=days, seed=seed, replay=replay, minutes=minutes)
 
 
 def _run(name: str, json: Path | None, **options: Any) -> None:

@@ -83,6 +83,7 @@ class BotRunner:
         self._exporter: Exporter | None = None
         self._meters: Meters | None = None
         self._phase, self._error, self._restarts, self._restarts_before = "importing", "", 0, 0
+        self._failures = 0  # in a row: a bot that ran since its last failure is tried again at once
         self._take_up()
         self._thread = threading.Thread(target=self._live, name="bot", daemon=True)
         self._thread.start()
@@ -172,14 +173,14 @@ class BotRunner:
             self._phase = "ready"
         self._told.wait()
         while not self._stopping.is_set():
-            wait_s = min(LONGEST_WAIT_S, 2.0 ** min(self._restarts, 6))
+            wait_s = min(LONGEST_WAIT_S, 2.0 ** min(self._failures, 6))
             try:
                 self._phase = "starting"
                 self._build()
                 self._loop()
             except Exception as error:  # the bot lives on: open positions need it
                 self._error = f"{type(error).__name__}: {error}"[:1000]
-                self._phase, self._restarts = "failed", self._restarts + 1
+                self._phase, self._restarts, self._failures = "failed", self._restarts + 1, self._failures + 1
                 self._count_restart()
                 log.error("bot_failed", bot=self.folder.name, error=self._error, retry_s=wait_s, exc_info=True)
                 self._stopping.wait(wait_s)
@@ -214,7 +215,7 @@ class BotRunner:
         state = None
         while not self._stopping.is_set():
             state = self._worker._worker(old_state=state)
-            self._phase, self._error = "running", ""
+            self._phase, self._error, self._failures = "running", "", 0
             if state == State.RELOAD_CONFIG:
                 self._worker._reconfigure()
 

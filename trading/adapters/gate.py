@@ -121,7 +121,7 @@ class OrderGate:
         self.orphans_likely = True
         """Whether the exchange may hold orders that the bot does not know: at the start, and when one got lost."""
         self._facts, self._epoch, self._meters, self._deadline_s = facts, epoch, meters, deadline_s
-        self._breaker = Breaker()
+        self._breaker = Breaker(clock=time.time)  # the bot's own time, virtual or not, as a refused pair's rest
         self._resting: dict[str, int] = {}
         self._noted: dict[str, int] = {}
         self._adopted: dict[str, Any] | None = None

@@ -20,7 +20,7 @@ from observability.errors import ForecastError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from pipelines.candles import timeframe_ms
-from trading.adapters import holdings
+from trading.adapters import holdings, quick_candles
 from trading.adapters.bookkeeper import Bookkeeper
 from trading.adapters.bot_spec import BotSpec
 from trading.adapters.forecast_client import Candles, ForecastClient
@@ -143,6 +143,7 @@ class TradingWorker(Worker):
 
     def __init__(self, configs: Sequence[Path], ports: Ports) -> None:
         self._ports = ports
+        quick_candles.install()
         self.desk = TradingDesk(ports)
         spec = ports.spec
         step_ms = timeframe_ms(spec.timeframe)

@@ -18,6 +18,7 @@ from freqtrade.persistence import Trade
 from mtst.forecast import Forecast
 from observability.errors import ForecastError
 from trading.adapters.oos_source import OutOfSampleForecasts
+from trading.adapters.quick_candles import per_ms
 from trading.adapters.strategies.base import FailClosedStrategy
 from trading.orders import ForecastRef
 from trading.rules import entry_rules
@@ -74,12 +75,12 @@ class NnPredictor(FailClosedStrategy):
 
     def signals(self, frame: pd.DataFrame, pair: str) -> pd.DataFrame:
         """A signal on every row whose candle has a forecast: live the last one, in a backtest all out of sample."""
-        held = self._forecasts.get(pair, {})
-        times = frame["date"].map(lambda moment: int(moment.timestamp() * 1000))
-        if not self._simulated():
-            held = {at: held[at] for at in times.tail(1) if at in held}
-        rows = [_NOTHING if at not in held else self._row(held[at]) for at in times]
-        result = pd.DataFrame(rows, index=frame.index, columns=list(_NOTHING))
+        held, times = self._forecasts.get(pair, {}), _times(frame)
+        asked = times if self._simulated() else times[-1:]
+        rows = [_NOTHING] * (len(times) - len(asked)) + [
+            self._row(held[at]) if at in held else _NOTHING for at in asked
+        ]
+        result = pd.DataFrame({name: [row[name] for row in rows] for name in _NOTHING}, index=frame.index)
         allowed = self.rules(frame)
         result["entry"] &= allowed
         result["entry_short"] &= allowed
@@ -140,13 +141,13 @@ class NnPredictor(FailClosedStrategy):
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[float]]:
-    times = (frame["date"].astype("int64") // _per_ms(frame["date"])).tolist()
+    times = _times(frame)
     return {"timestamp": times, **{name: frame[name].tolist() for name in ("open", "high", "low", "close", "volume")}}
 
 
-def _per_ms(dates: pd.Series) -> int:
-    """Units of the column's resolution in a millisecond."""
-    return {"ns": 1_000_000, "us": 1_000, "ms": 1}[dates.dt.unit]
+def _times(frame: pd.DataFrame) -> list[int]:
+    """Open times in ms."""
+    return (frame["date"].astype("int64") // per_ms(frame["date"])).tolist()  # type: ignore[no-any-return]
 
 
 def _ms(frame: pd.DataFrame) -> int:

@@ -1,0 +1,85 @@
+"""The quick cleaning of candles gives what Freqtrade's own gives, whatever an exchange sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from freqtrade.data.converter import converter
+from freqtrade.data.converter.converter import clean_ohlcv_dataframe
+from freqtrade.enums import CandleType
+from freqtrade.exchange import exchange as exchanges
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trading.adapters import quick_candles
+from trading.adapters.quick_candles import QuickCleaning
+
+STEP_MS, START_MS = 900_000, 1_700_000_100_000
+NUMBERS = st.one_of(st.floats(0.5, 2.0), st.just(float("nan")))
+
+
+def _frame(places: list[int], values: np.ndarray[Any, Any]) -> pd.DataFrame:
+    """As `ohlcv_to_dataframe` hands it over."""
+    at_ms = [START_MS - START_MS % STEP_MS + STEP_MS * place for place in places]
+    dates = pd.to_datetime(pd.Series(at_ms), unit="ms", utc=True).dt.floor("1s")
+    columns = dict(zip(("open", "high", "low", "close", "volume"), values.T, strict=True))
+    return pd.DataFrame({"date": dates, **columns})
+
+
+def _same(frame: pd.DataFrame, **options: Any) -> bool:
+    """Compare both; True where the original was not needed."""
+    asked: list[int] = []
+
+    def original(*args: Any, **kwargs: Any) -> pd.DataFrame:
+        asked.append(1)
+        return clean_ohlcv_dataframe(*args, **kwargs)
+
+    quick = QuickCleaning(original)(frame.copy(), "15m", "BTC/USDT", **options)
+    pd.testing.assert_frame_equal(
+        quick, clean_ohlcv_dataframe(frame.copy(), "15m", "BTC/USDT", **options), check_freq=False
+    )
+    return not asked
+
+
+@given(
+    places=st.lists(st.integers(0, 12), min_size=1, max_size=20),
+    numbers=st.data(),
+    drop=st.booleans(),
+    fill=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_same_whatever_comes(places: list[int], numbers: st.DataObject, drop: bool, fill: bool) -> None:
+    drawn = numbers.draw(st.lists(NUMBERS, min_size=5 * len(places), max_size=5 * len(places)))
+    if drop and fill and len(set(places)) == 1:
+        return  # Freqtrade's own fails on an empty frame, too
+    _same(_frame(places, np.reshape(drawn, (-1, 5))), drop_incomplete=drop, fill_missing=fill)
+
+
+def test_a_new_candle_behind_a_long_past_needs_no_pandas() -> None:
+    rng = np.random.default_rng(1)
+    past = _frame(list(range(400)), rng.uniform(1, 2, (400, 5)))
+    newest = _frame(list(range(350, 402)), rng.uniform(1, 2, (52, 5)))
+    assert _same(pd.concat([past, newest]), drop_incomplete=True, fill_missing=True)
+    hole = pd.concat([past, newest.iloc[-1:]])
+    assert not _same(hole, drop_incomplete=False, fill_missing=True)
+    assert not _same(past.assign(close=float("nan")), drop_incomplete=False, fill_missing=True)
+
+
+def test_what_is_no_candle_is_left_alone() -> None:
+    rates = pd.DataFrame({"date": _frame([0, 1], np.ones((2, 5)))["date"], "funding_rate": [0.1, 0.2]})
+    assert not _same(rates, drop_incomplete=False, fill_missing=False, candle_type=CandleType.FUNDING_RATE)
+
+
+def test_installed_once_in_both_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converter, "clean_ohlcv_dataframe", clean_ohlcv_dataframe)
+    monkeypatch.setattr(exchanges, "clean_ohlcv_dataframe", clean_ohlcv_dataframe)
+    quick_candles.install()
+    first = converter.clean_ohlcv_dataframe
+    assert isinstance(first, QuickCleaning)
+    assert exchanges.clean_ohlcv_dataframe is first
+    quick_candles.install()
+    assert converter.clean_ohlcv_dataframe is first
+    assert first.original is clean_ohlcv_dataframe
