@@ -1,30 +1,83 @@
-"""How soon a bot acts: from a candle's close to the end of the loop that sends its orders, and from kill -9 to trading.
+"""How soon a bot acts: from a candle's close to the end of the loop that sends its orders, from kill -9 to trading.
 
-A real fleet: Ray, the risk manager, one Freqtrade bot of plain rules, live mode with signed orders on the sandbox
-exchange in lock step. A candle's time runs from the moment at which the clock lets it close until the bot sleeps
-again, so it bounds the time to every order of that candle from above. Forecasts are not part of it.
+A real fleet: Ray, the risk manager, one Freqtrade bot that trades the forecasts of a served Bento, live mode with
+signed orders on the sandbox exchange in lock step. A candle's time runs from the moment at which the clock lets it
+close until the bot sleeps again: candles fetched, forecasts asked for and given, orders decided, sent and booked. It
+bounds the time to every order of that candle from above. The network is as it was drawn: what it costs does not depend
+on what it knows.
 """
 
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from benchmarks.figures import Figure, Figures
-from cluster.ray_local import ray_session
+from benchmarks.figures import Figure
+from benchmarks.loss_stand.network import untrained
+from cluster import processes
 from cluster.settings import Settings
 from cluster.stages import trade as stage
 from cluster.stages.bots import Forecasts, bot_specs
 from cluster.stages.exchange import start_exchange
+from mtst.adapters.bento import ServeOptions, build_bento, serve_bento
+from observability.ports import free_port
 from observability.progress import NullProgress, Progress
+from pipelines.spec import default_spec
 from trading.adapters.fleet import Fleet
 
-BOT = "swing"
+BOT = "nn_predictor"
+WARM = 3  # candles before the first that counts
+FREE = {"policy": {"horizon": 4, "fee_rate": 0.0, "slippage": 0.0}}  # so that an untrained network wants to trade
 
 
-def candle_seconds(fleet: Fleet, candles: int) -> list[float]:
+def configured(settings: Settings, pairs: int) -> Settings:
+    """The settings of this benchmark."""
+    names = tuple(f"C{number:02d}/USDT" for number in range(pairs))
+    return settings.changed(
+        market={"trading_days": 3, "history_days": 6, "pairs": names},
+        trade={"strategies": (BOT,), "options": {BOT: FREE}},
+        risk={"max_entries": 1_000, "max_pair_entries": 1_000},
+    )
+
+
+def rows(settings: Settings, progress: Progress, *, candles: int, kills: int) -> list[Figure]:
+    """Candle to order and kill to trading, inside a Ray session; `settings` come from `configured`."""
+    pairs = len(settings.market.pairs)
+    handles = stage.prepare(settings)
+    exchange = start_exchange(settings, NullProgress(), accounts=(BOT,))
+    try:
+        with _served(settings) as forecasts:
+            fleet = stage.start_fleet(
+                settings, NullProgress(), bot_specs(settings, forecasts, exchange), handles=handles
+            )
+            try:
+                _candle_seconds(fleet, WARM)
+                with progress.task(f"{candles} candles of {pairs} pairs"):
+                    times = sorted(_candle_seconds(fleet, candles))
+                status = fleet.status()[BOT]
+                with progress.task(f"kill -9, {kills} times"):
+                    back = [fleet.kill_and_recover(BOT).seconds for _ in range(kills)]
+            finally:
+                stage.stop_fleet(settings, fleet)
+    finally:
+        exchange.stop()
+    note = (
+        f"{status.forecasts} requests of {pairs} forecasts, p50 {status.forecast_p50_ms:.0f} ms; {status.orders} orders"
+    )
+    goal: dict[str, Any] = {"at_most": True, "goal_of": "value"}
+    return [
+        Figure(f"candle to orders, {pairs} pairs, p50", statistics.median(times), "s", goal=1.0, note=note, **goal),
+        Figure(f"candle to orders, {pairs} pairs, worst of {candles}", times[-1], "s", goal=1.0, **goal),
+        Figure("kill -9 to trading, median", statistics.median(back), "s", goal=10.0, **goal),
+        Figure("kill -9 to trading, worst", max(back), "s", goal=10.0, **goal),
+    ]
+
+
+def _candle_seconds(fleet: Fleet, candles: int) -> list[float]:
     """Real seconds of each of the next candles, slept out to the end of the bot's loop."""
     times = []
     for _ in range(candles):
@@ -34,44 +87,19 @@ def candle_seconds(fleet: Fleet, candles: int) -> list[float]:
     return times
 
 
-def run(progress: Progress, *, pairs: int = 50, candles: int = 20, kills: int = 3) -> Figures:
-    """Goals: a candle within 1.0 s for 50 pairs, a killed bot back within 10 s."""
-    names = tuple(f"C{number:02d}/USDT" for number in range(pairs))
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings().changed(
-            workspace={"root": Path(folder)},
-            market={"trading_days": 3, "history_days": 6, "pairs": names},
-            trade={"strategies": (BOT,)},
-            cluster={"dashboard": False},
-        )
-        settings.workspace.make()
-        with ray_session(settings):
-            handles = stage.prepare(settings)
-            exchange = start_exchange(settings, NullProgress(), accounts=(BOT,))
-            try:
-                specs = bot_specs(settings, Forecasts(), exchange)
-                fleet = stage.start_fleet(settings, NullProgress(), specs, handles=handles)
-                try:
-                    with progress.task(f"{candles} candles of {pairs} pairs"):
-                        times = sorted(candle_seconds(fleet, candles))
-                    with progress.task(f"kill -9, {kills} times"):
-                        back = [fleet.kill_and_recover(BOT).seconds for _ in range(kills)]
-                    orders = fleet.status()[BOT].orders
-                finally:
-                    stage.stop_fleet(settings, fleet)
-            finally:
-                exchange.stop()
-    goal = {"at_most": True, "goal_of": "value"}
-    figures = (
-        Figure(
-            f"candle to orders, {pairs} pairs, p50", statistics.median(times), "s", goal=1.0, **goal,  # type: ignore[arg-type]
-            note=f"no forecast; {orders} orders filled",
-        ),
-        Figure(f"candle to orders, {pairs} pairs, worst", times[-1], "s", goal=1.0, **goal),  # type: ignore[arg-type]
-        Figure("kill -9 to trading, median", statistics.median(back), "s", goal=10.0, **goal),  # type: ignore[arg-type]
-        Figure("kill -9 to trading, worst", max(back), "s", goal=10.0, **goal),  # type: ignore[arg-type]
-    )  # fmt: skip
-    bound = (
-        "a new candle costs one request and one run of Freqtrade's analysis a pair; a restart the import of Freqtrade"
-    )
-    return Figures("a bot's speed", figures, bound, {"candle_seconds": times, "restart_seconds": back})
+@contextmanager
+def _served(settings: Settings) -> Iterator[Forecasts]:
+    """The real prediction service with a network of the usual shape."""
+    space = settings.workspace
+    artifact = untrained(space.var / "model", default_spec(settings.market.pairs, "15m"))
+
+    def spawn(argv: Sequence[str], *, env: Mapping[str, str], ready: Callable[[], bool]) -> processes.Process:
+        log = space.logs / "forecasts.log"
+        return processes.spawn("forecasts", argv, run_dir=space.run_dir, log=log, env=env, ready=ready, timeout_s=90.0)
+
+    options = ServeOptions(free_port(), Path(space.secrets / "serve.token"), "champion")
+    served = serve_bento(build_bento(artifact, space.var / "home" / "serve"), options, spawn)
+    try:
+        yield Forecasts.at(served.url, served.token_file)
+    finally:
+        served.stop()

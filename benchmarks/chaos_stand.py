@@ -18,8 +18,10 @@ import numpy as np
 
 from benchmarks.chaos_watch import Gap
 from benchmarks.loss_stand import helpers
+from benchmarks.loss_stand.network import untrained
 from benchmarks.loss_stand.stand import CANDLE_MS, FORKS, Stand
 from observability.ports import free_port
+from pipelines.spec import DatasetSpec, FeatureRef
 from trading.adapters.sandbox.market import Market
 
 PAIRS = ("ETH/USDT", "BTC/USDT", "SOL/USDT", "XRP/USDT")
@@ -268,22 +270,7 @@ def _specs(port: int) -> dict[str, dict[str, Any]]:
 
 
 def _artifact(folder: Path) -> Path:
-    """A small sealed network, as it was drawn: nothing learned."""
-    import torch
-
-    from mtst.artifact import save_artifact
-    from mtst.model import MTST, MTSTConfig
-    from mtst.panel import Scaler
-    from pipelines.spec import DatasetSpec, FeatureRef
-
+    """A small network."""
     refs = [*(FeatureRef("log_return", {"n": n}) for n in (1, 4)), FeatureRef("rsi", {"n": 14})]
     spec = DatasetSpec(PAIRS, "15m", tuple(refs), (1, 4), 16)
-    torch.manual_seed(1)
-    config = MTSTConfig(
-        lookback=spec.lookback, n_channels=len(spec.columns), horizons=spec.horizons, patches=(4, 8), n_layers=1,
-        d_model=8, n_heads=2, d_ff=16,
-    )  # fmt: skip
-    width = len(spec.columns)
-    scaler = Scaler(spec.columns, (0.0,) * width, (1.0,) * width)
-    save_artifact(folder, MTST(config).eval(), scaler, spec, {"name": "mtst", "absent": ["funding", "onchain"]})
-    return folder
+    return untrained(folder, spec, patches=(4, 8), d_model=8, n_heads=2, d_ff=16)

@@ -28,23 +28,14 @@ Replay = Annotated[Path | None, typer.Option(help="Folder of real candles; defau
 def trading(
     *,
     rounds: Annotated[int, typer.Option(min=100, help="Decisions a row.")] = 2000,
-    candles: Annotated[int, typer.Option(min=0, help="Candles of virtual time; 0 leaves the speed-up out.")] = 96,
-    json: Json = None,
-) -> None:
-    """What asking the risk manager costs: pure, durable, through its Ray actor; and how fast virtual time goes."""
-    _run("risk_decide", json, rounds=rounds, candles=candles)
-
-
-@app.command("bot-speed")
-def bot_speed(
-    *,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of the bot.")] = 50,
+    pairs: Annotated[int, typer.Option(min=0, help="Pairs of the timed bot; 0 leaves it out.")] = 50,
     candles: Annotated[int, typer.Option(min=1, help="Candles to time.")] = 20,
     kills: Annotated[int, typer.Option(min=1, help="How often the bot is killed.")] = 3,
+    virtual: Annotated[int, typer.Option(min=0, help="Candles of virtual time; 0 leaves the speed-up out.")] = 96,
     json: Json = None,
 ) -> None:
-    """From a candle's close to its orders at the exchange, and from kill -9 to trading again."""
-    _run("bot_speed", json, pairs=pairs, candles=candles, kills=kills)
+    """What trading costs: a decision, a candle with its forecasts up to its orders, a restart, and virtual time."""
+    _run("trading", json, rounds=rounds, pairs=pairs, candles=candles, kills=kills, virtual=virtual)
 
 
 @app.command()

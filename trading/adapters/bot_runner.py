@@ -173,13 +173,13 @@ class BotRunner:
             self._phase = "ready"
         self._told.wait()
         while not self._stopping.is_set():
-            wait_s = min(LONGEST_WAIT_S, 2.0 ** min(self._failures, 6))
             try:
                 self._phase = "starting"
                 self._build()
                 self._loop()
             except Exception as error:  # the bot lives on: open positions need it
                 self._error = f"{type(error).__name__}: {error}"[:1000]
+                wait_s = min(LONGEST_WAIT_S, 2.0 ** min(self._failures, 6))
                 self._phase, self._restarts, self._failures = "failed", self._restarts + 1, self._failures + 1
                 self._count_restart()
                 log.error("bot_failed", bot=self.folder.name, error=self._error, retry_s=wait_s, exc_info=True)
