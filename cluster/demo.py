@@ -152,12 +152,13 @@ class _Run:
 
     def _exchange(self, stack: ExitStack) -> RunningExchange | None:
         from cluster.stages import exchange as stage
+        from cluster.stages.bots import bot_names
 
         if self.settings.market.exchange != "sandbox":
             self.story.source = self.settings.market.exchange
             return None
         with self._stage("exchange"):
-            exchange = stage.start_exchange(self.settings, self.progress, accounts=self.settings.trade.strategies)
+            exchange = stage.start_exchange(self.settings, self.progress, accounts=tuple(bot_names(self.settings)))
         stack.callback(exchange.stop)
         self.settings = self.settings.changed(market={"pairs": exchange.pairs, "timeframe": exchange.timeframe})
         self.story.source, self.story.trading_from_ms = exchange.market, exchange.open_ms
@@ -223,11 +224,12 @@ class _Run:
     def _compare_books(self, exchange: RunningExchange, fleet: Fleet) -> None:
         from cluster import evidence
         from cluster.stages import trade
+        from cluster.stages.bots import bot_names
 
         client = exchange.client()
         self.story.ledger = client.ledger()
         client.close()
-        journal, accounts = self.settings.workspace.journal, self.settings.trade.strategies
+        journal, accounts = self.settings.workspace.journal, tuple(bot_names(self.settings))
         self.story.books = evidence.book_facts(
             trade.books(fleet), self.story.databases, journal, self.story.ledger, accounts
         )

@@ -41,11 +41,12 @@ def up(
 ) -> None:
     """Start it; stays in the foreground until Ctrl-C unless --detach."""
     from cluster.stages import exchange as stage
+    from cluster.stages.bots import bot_names
 
     changes: dict[str, Any] = {"replay": replay, "seed": seed}
     settings = context.obj.changed(market={name: value for name, value in changes.items() if value is not None})
     with ConsoleProgress() as progress:
-        accounts = account or settings.trade.strategies
+        accounts = account or tuple(bot_names(settings))
         running = stage.start_exchange(
             settings, progress, accounts=accounts, port=port, mode=mode.value, detached=detach
         )

@@ -91,7 +91,7 @@ def down(context: typer.Context, json: Json = False) -> None:
         try:
             fleet = stage.find_fleet(context.obj)
         except TradingError:
-            end_actors(context.obj, context.obj.trade.strategies)
+            end_actors(context.obj)
             raise
         last = stage.stop_fleet(context.obj, fleet)
     typer.echo(to_json(last) if json else f"Stopped {', '.join(last)}.")
@@ -186,4 +186,5 @@ def _lines(found: Any) -> str:
             f"  {bot.name}: {bot.phase}, equity {bot.equity:.2f}, open {', '.join(bot.open_trades) or 'nothing'}, "
             f"{bot.closed_trades} closed for {bot.profit:+.2f}, {bot.orders} orders{trouble}"
         )
+    lines += [f"  {name}: its legs are {phase}" for name, phase in sorted(found.legs.items())]
     return "\n".join([*lines, *([f"Note: {found.note}."] if found.note else [])])

@@ -15,12 +15,12 @@ from cluster.settings import Settings
 from cluster.stages.bots import FORECAST_STRATEGIES, history_of, options_of
 from cluster.stages.data import open_store
 from cluster.stages.trade_report import Judged, judge_journal, write_page
-from observability.errors import DataError, ForecastError
+from observability.errors import DataError, ForecastError, SettingsError
 from observability.files import write_whole
 from observability.progress import Progress
 from pipelines.candles import timeframe_ms
 from pipelines.series import SeriesKey
-from trading.adapters.bot_spec import BotSpec
+from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.adapters.oos_source import OutOfSampleForecasts
 from trading.limits import MINUTE_MS, RiskLimits
 from trading.performance import AccountPerformance
@@ -95,9 +95,14 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
     Raises:
         DataError: no candles, or none that all pairs share. StoreError: a pair is not stored.
         ForecastError: forecasts are missing or in sample. TradingError: Freqtrade cannot run it.
+        SettingsError: the strategy is an arbitrage over two books.
     """
     from trading.adapters.backtest.engine import BacktestPlan, run_backtest
 
+    if options.strategy in ARBITRAGES:
+        raise SettingsError(
+            f"{options.strategy} is two bots on two books, which Freqtrade's engine cannot hold", todo="trade up"
+        )
     market = settings.market
     candles = _common({pair: _table(settings, options, pair, "ohlcv") for pair in market.pairs}, market.timeframe)
     folder = (options.out or settings.workspace.var / "backtests" / options.strategy).resolve()

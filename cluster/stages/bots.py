@@ -12,14 +12,19 @@ from cluster.stages.exchange import RunningExchange
 from mtst.adapters.bento import about_model, token_of
 from observability.errors import SettingsError
 from pipelines.candles import timeframe_ms
-from trading.adapters.bot_spec import BotSpec
+from trading.adapters.bot_spec import ARBITRAGES, BotSpec
+from trading.adapters.coordinator_actor import CoordinatorConfig
+from trading.arbitrage.carry import CarryPolicy, GapPolicy
+from trading.arbitrage.coordinator import LegName
 from trading.arbitrage.spread import PairPolicy
+from trading.arbitrage.standing import LONG, SHORT, PairPlan
 from trading.limits import MINUTE_MS, RiskLimits
 from trading.rules import ScalpPolicy, SwingPolicy
 from trading.signals import SignalPolicy
 
 FORECAST_STRATEGIES = frozenset({"nn_predictor"})
 REAL_EXCHANGES = ("binance",)
+MOST_TRADES = 6  # of a bot at a time; the risk manager's own limit is another
 LEAST_HISTORY = 400  # what the slowest plain rule needs to warm up
 HISTORY = {"stat_arb": 600}  # candles before the first signal, where it is more than that
 POLICIES: Mapping[str, type[Any]] = {
@@ -27,12 +32,17 @@ POLICIES: Mapping[str, type[Any]] = {
     "swing": SwingPolicy,
     "scalp": ScalpPolicy,
     "stat_arb": PairPolicy,
+    "carry": CarryPolicy,
+    "gap": GapPolicy,
 }
+LEG_OPTIONS = frozenset({"policy", "stake_fraction", "long", "short", "leg_stop", "timeout_s", "rest_s", "silence_s"})
 OPTIONS: Mapping[str, frozenset[str]] = {
     "nn_predictor": frozenset({"policy", "rules"}),
     "swing": frozenset({"policy", "stake_fraction"}),
     "scalp": frozenset({"policy", "stake_fraction"}),
     "stat_arb": frozenset({"policy", "stake_fraction", "legs", "leg_stop", "leg_timeout"}),
+    "carry": LEG_OPTIONS,
+    "gap": LEG_OPTIONS,
 }
 
 
@@ -50,10 +60,19 @@ class Forecasts:
         return cls(url, token_file, int(about_model(url, token_of(token_file))["history"]))
 
 
+def bot_names(settings: Settings) -> dict[str, tuple[str, LegName | None]]:
+    """Every configured bot's strategy, and its leg: a bot is called like its strategy, two legs have two bots."""
+    found: dict[str, tuple[str, LegName | None]] = {}
+    for name in settings.trade.strategies:
+        legs = {f"{name}-long": LONG, f"{name}-short": SHORT}
+        found |= {bot: (name, leg) for bot, leg in legs.items()} if name in ARBITRAGES else {name: (name, None)}
+    return found
+
+
 def bot_folders(settings: Settings) -> dict[str, Path]:
-    """Folder of every configured bot, by name; a bot is called like its strategy."""
+    """Folder of every configured bot, by name."""
     root = settings.workspace.var / "bots"
-    return {name: (root / name).resolve() for name in settings.trade.strategies}
+    return {name: (root / name).resolve() for name in bot_names(settings)}
 
 
 def bot_specs(
@@ -74,7 +93,8 @@ def bot_specs(
     real = exchange is None
     if real and market.exchange not in REAL_EXCHANGES:
         raise SettingsError(f"{market.exchange} cannot be traded", todo=f"use sandbox or {', '.join(REAL_EXCHANGES)}")
-    if real and trade.mode == "live" and len(trade.strategies) != 1:
+    names, folders = bot_names(settings), bot_folders(settings)
+    if real and trade.mode == "live" and len(names) != 1:
         raise SettingsError(
             "live, one account serves exactly one bot", where=f"trade.strategies = {list(trade.strategies)}",
             todo="name one strategy; several bots on one account would corrupt each other's books",
@@ -89,25 +109,30 @@ def bot_specs(
     return tuple(
         BotSpec(
             name=name,
-            strategy=name,
+            strategy=strategy,
             account=name if exchange is not None else f"{market.exchange}-{name}",
             venue="sandbox" if exchange is not None else market.exchange,
             mode="live" if exchange is not None else trade.mode,
-            pairs=_pairs(settings, name, pairs),
+            pairs=_pairs(settings, strategy, leg, pairs),
             timeframe=exchange.timeframe if exchange is not None else market.timeframe,
-            folder=str(folder),
+            folder=str(folders[name]),
             url=exchange.url if exchange is not None else "",
             key_file=_key_file(settings, exchange, name),
             virtual_clock=exchange is not None and virtual,
-            forecast_url=forecasts.url if name in FORECAST_STRATEGIES else "",
-            forecast_token_file=token if name in FORECAST_STRATEGIES else "",
+            forecast_url=forecasts.url if strategy in FORECAST_STRATEGIES else "",
+            forecast_token_file=token if strategy in FORECAST_STRATEGIES else "",
             targets_dir=str(settings.workspace.targets.resolve()),
             switch=str(settings.workspace.kill_switch.resolve()),
             notify_file=str(trade.notify_file.resolve()) if trade.notify_file else "",
             play_money=trade.play_money,
-            settings={"max_history": max(forecasts.history, history_of(name)), **options_of(settings, name)},
+            max_open_trades=MOST_TRADES if leg is None else 1,
+            settings={
+                "max_history": max(forecasts.history, history_of(strategy)),
+                **options_of(settings, strategy),
+                **({} if leg is None else {"leg": leg, "silence_ms": plan_of(settings, strategy).silence_ms}),
+            },
         )
-        for name, folder in bot_folders(settings).items()
+        for name, (strategy, leg) in names.items()
     )
 
 
@@ -169,11 +194,41 @@ def options_of(settings: Settings, strategy: str) -> dict[str, Any]:
     return {**given, "policy": policy}
 
 
-def _pairs(settings: Settings, strategy: str, pairs: Sequence[str]) -> tuple[str, ...]:
-    """What a strategy trades: all pairs, or two perpetuals."""
-    if strategy != "stat_arb":
-        return tuple(pairs)
-    return tuple(perpetual(pair) for pair in settings.trade.options.get(strategy, {}).get("legs") or pairs[:2])
+def plan_of(settings: Settings, arbitrage: str) -> PairPlan:
+    """How the two legs of an arbitrage are traded; raises SettingsError for an option that it does not know."""
+    given, usual = options_of(settings, arbitrage), PairPlan(POLICIES[arbitrage]())
+    return PairPlan(
+        POLICIES[arbitrage](**given["policy"]),
+        replace(usual.legs, timeout_ms=_ms(given, "timeout_s", usual.legs.timeout_ms)),
+        _ms(given, "rest_s", usual.rest_ms),
+        _ms(given, "silence_s", usual.silence_ms),
+    )
+
+
+def coordinators(settings: Settings, url: str = "") -> tuple[CoordinatorConfig, ...]:
+    """A coordinator for each configured arbitrage, on the virtual clock of the sandbox exchange at `url`, if any."""
+    folder = settings.workspace.var / "legs"
+    return tuple(
+        CoordinatorConfig(name, plan_of(settings, name), (folder / f"{name}.json").resolve(), url)
+        for name in settings.trade.strategies
+        if name in ARBITRAGES
+    )
+
+
+def _ms(given: Mapping[str, Any], name: str, usual_ms: int) -> int:
+    return int(float(given.get(name, usual_ms / 1000)) * 1000)
+
+
+def _pairs(settings: Settings, strategy: str, leg: LegName | None, pairs: Sequence[str]) -> tuple[str, ...]:
+    """What a bot trades: all pairs, two perpetuals, or the one of its leg."""
+    given = settings.trade.options.get(strategy, {})
+    if leg is not None:
+        long = given.get("long", pairs[0])
+        short = perpetual(given.get("short", long))
+        if long == short:
+            raise SettingsError("both legs trade one book", where=f"trade.options.{strategy}", todo="name two")
+        return (long,) if leg == LONG else (short,)
+    return tuple(perpetual(pair) for pair in given.get("legs") or pairs[:2]) if strategy == "stat_arb" else tuple(pairs)
 
 
 def perpetual(pair: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 from cluster.keeper import NAME as KEEPER
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
+from cluster.stages.bots import bot_names
 from observability.errors import StartError, TradingError
 from observability.files import write_whole
-from trading.adapters.bot_spec import BotSpec
+from trading.adapters.bot_spec import ARBITRAGES, BotSpec
+from trading.adapters.coordinator_actor import coordinator_name
 from trading.adapters.fleet import actor_name
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE
 
@@ -41,14 +43,15 @@ def forget(settings: Settings) -> None:
     _fleet_file(settings).unlink(missing_ok=True)
 
 
-def end_actors(settings: Settings, bots: Iterable[str]) -> None:
+def end_actors(settings: Settings) -> None:
     """End what is left of bots and risk manager without asking them: after a failed start, or a cluster's loss of one.
 
     Needs a Ray session.
     """
     import ray
 
-    for name in (KEEPER, ACTOR_NAME, *map(actor_name, bots)):
+    legs = map(coordinator_name, ARBITRAGES)
+    for name in (KEEPER, ACTOR_NAME, *legs, *map(actor_name, bot_names(settings))):
         with suppress(ValueError):  # there is none of that name
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
     forget(settings)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.doctor import require_healthy
@@ -17,7 +17,15 @@ from cluster.only_one import only_one
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages import serve as serving
-from cluster.stages.bots import FORECAST_STRATEGIES, Forecasts, bot_folders, bot_specs, risk_limits
+from cluster.stages.bots import (
+    FORECAST_STRATEGIES,
+    Forecasts,
+    bot_folders,
+    bot_names,
+    bot_specs,
+    coordinators,
+    risk_limits,
+)
 from cluster.stages.exchange import RunningExchange, find_exchange, start_exchange
 from cluster.stages.running_fleet import announce, announced, end_actors, forget, nobody_trades
 from observability.errors import ExchangeError, SettingsError, StartError, TradingError
@@ -27,6 +35,7 @@ from pipelines.adapters.exchange import SANDBOX, open_exchange
 from trading.adapters.api_key import read_key
 from trading.adapters.bot_runner import BotStatus
 from trading.adapters.bot_spec import BotSpec
+from trading.adapters.coordinator_actor import phases
 from trading.adapters.fleet import Fleet, FleetConfig, Recovery, RunSummary, actor_name, prepare_bots
 from trading.adapters.fleet_books import FleetBooks
 from trading.adapters.freqtrade_config import check_environment, layers, masked, merge
@@ -41,13 +50,14 @@ CONFIRMATION = "trade real money"
 
 @dataclass(frozen=True)
 class TradeStatus:
-    """The trading system as `trade status` shows it."""
+    """The trading system as `trade status` shows it. `legs`: where each arbitrage stands."""
 
     state: str
     who: str
     reason: str
     bots: tuple[BotStatus, ...]
     note: str = ""
+    legs: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare(settings: Settings, *, detached: bool = False) -> dict[str, Any]:
@@ -96,6 +106,7 @@ def start_fleet(
         str(space.data_raw),
         settings.market.exchange,
         settings.trade.journal_dsn_file,
+        coordinators(settings, url),
     )
     LimitsFile(space.risk_file, config.limits).changed()  # a mistake in it is told before anything starts
     with progress.task(f"{len(specs)} bots and the risk manager") as task:
@@ -142,7 +153,7 @@ def trading(settings: Settings, progress: Progress, forecasts: Forecasts, *, det
             yield fleet
         finally:
             if fleet is None:
-                end_actors(settings, settings.trade.strategies)  # those of a cluster would outlive us
+                end_actors(settings)  # those of a cluster would outlive us
             elif not detached:
                 stop_fleet(settings, fleet)
             if exchange is not None and ours and (not detached or fleet is None):
@@ -216,7 +227,8 @@ def status(fleet: Fleet) -> TradeStatus:
     except ray.exceptions.RayError as error:
         why = f"the risk manager does not answer ({type(error).__name__})"
         return TradeStatus("unknown", "nobody", why, bots, _note(fleet))
-    return TradeStatus(latch.state.value, latch.who, latch.reason, bots, _note(fleet))
+    legs = phases(fleet.arbitrages, NAMESPACE)
+    return TradeStatus(latch.state.value, latch.who, latch.reason, bots, _note(fleet), legs)
 
 
 def _note(fleet: Fleet) -> str:
@@ -329,7 +341,7 @@ def _exchange(settings: Settings, progress: Progress, *, detached: bool) -> tupl
     found = find_exchange(settings)
     if found is not None:
         return found, False
-    return start_exchange(settings, progress, accounts=settings.trade.strategies, detached=detached), True
+    return start_exchange(settings, progress, accounts=tuple(bot_names(settings)), detached=detached), True
 
 
 def _mode(exchange: RunningExchange) -> str:

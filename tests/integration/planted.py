@@ -1,13 +1,18 @@
-"""Candles with a relation planted in them, as files that the sandbox exchange replays."""
+"""Candles with a relation planted in them, as files that the sandbox exchange replays, and bots that trade them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from cluster.settings import Settings
+from observability.progress import NullProgress
 from pipelines.candles import TIMESTAMP
 
 STEP_MS, OPEN_MS = 900_000, 1_725_148_800_000
@@ -45,3 +50,32 @@ def write_pair(folder: Path, pair: str, log_close: Floats, *, funding: Floats | 
     pl.DataFrame({"timestamp": pl.Series(due).cast(TIMESTAMP), "funding_rate": rates}).write_parquet(
         folder / f"{name}-funding.parquet"
     )
+
+
+@contextmanager
+def trading_on(candles: Path, pairs: tuple[str, ...], rows: int, **trade: Any) -> Iterator[dict[str, Any]]:
+    """A fleet that trades the last `rows` candles of a folder on virtual time: fleet, exchange and settings."""
+    from cluster.ray_local import ray_session
+    from cluster.stages import trade as stage
+    from cluster.stages.bots import Forecasts, bot_names, bot_specs
+    from cluster.stages.exchange import start_exchange
+
+    settings = Settings().changed(
+        workspace={"root": candles.parent / "space"},
+        market={"replay": candles, "pairs": pairs, "trading_days": rows / 96},
+        trade=trade,
+        cluster={"dashboard": False},
+    )
+    settings.workspace.make()
+    with ray_session(settings):
+        handles = stage.prepare(settings)
+        exchange = start_exchange(settings, NullProgress(), accounts=tuple(bot_names(settings)))
+        try:
+            specs = bot_specs(settings, Forecasts(), exchange)
+            fleet = stage.start_fleet(settings, NullProgress(), specs, handles=handles)
+            try:
+                yield {"fleet": fleet, "exchange": exchange, "settings": settings}
+            finally:
+                stage.stop_fleet(settings, fleet)
+        finally:
+            exchange.stop()

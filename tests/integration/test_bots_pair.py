@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.settings import Settings
 from observability.progress import NullProgress
-from tests.integration.planted import reverting, write_pair
+from tests.integration.planted import reverting, trading_on, write_pair
 from trading.journal import Journal
 
 pytestmark = pytest.mark.slow
@@ -22,41 +21,16 @@ HISTORY, TRADED = 700, 300
 
 @pytest.fixture(scope="module")
 def trading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    from cluster.ray_local import ray_session
-    from cluster.stages import trade as stage
-    from cluster.stages.bots import Forecasts, bot_specs
-    from cluster.stages.exchange import start_exchange
-
-    root = tmp_path_factory.mktemp("pair")
-    candles = root / "candles"
+    candles = tmp_path_factory.mktemp("pair") / "candles"
     candles.mkdir()
     rng, rows = np.random.default_rng(11), HISTORY + TRADED
     log_b = np.log(3_000.0) + np.cumsum(rng.normal(0.0, 0.0025, rows))
     write_pair(candles, "BTC/USDT", np.log(60_000.0) + log_b - log_b[0] + reverting(rng, rows, 0.85, 0.004))
     write_pair(candles, "ETH/USDT", log_b)
-    settings = Settings().changed(
-        workspace={"root": root / "space"},
-        market={"replay": candles, "pairs": ("BTC/USDT", "ETH/USDT"), "trading_days": TRADED / 96},
-        trade={
-            "strategies": ("stat_arb",),
-            "options": {"stat_arb": {"policy": {"window": 240, "refit": 48}, "stake_fraction": 0.15}},
-        },
-        cluster={"dashboard": False},
-    )
-    settings.workspace.make()
-    with ray_session(settings):
-        handles = stage.prepare(settings)
-        exchange = start_exchange(settings, NullProgress(), accounts=settings.trade.strategies)
-        try:
-            specs = bot_specs(settings, Forecasts(), exchange)
-            fleet = stage.start_fleet(settings, NullProgress(), specs, handles=handles)
-            try:
-                seen = _watched(fleet, exchange)
-                yield {"fleet": fleet, "exchange": exchange, "settings": settings, "seen": seen}
-            finally:
-                stage.stop_fleet(settings, fleet)
-        finally:
-            exchange.stop()
+    options = {"stat_arb": {"policy": {"window": 240, "refit": 48}, "stake_fraction": 0.15}}
+    pairs = ("BTC/USDT", "ETH/USDT")
+    with trading_on(candles, pairs, TRADED, strategies=("stat_arb",), options=options) as found:
+        yield {**found, "seen": _watched(found["fleet"], found["exchange"])}
 
 
 def _watched(fleet: Any, exchange: Any) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from observability.errors import GateError, MtstError
 from observability.logging import configure_logging
 from trading.adapters.bot_runner import BotRunner, BotStatus
 from trading.adapters.bot_spec import BotSpec
+from trading.adapters.coordinator_actor import RayCoordinator
 from trading.adapters.risk_port import RayRisk
 from trading.reconcile import OrderLine
 
@@ -23,7 +24,7 @@ class BotActor:
     def __init__(self, folder: str, risk_name: str, namespace: str) -> None:
         configure_logging(as_json=True)
         self._names = (risk_name, namespace)
-        self._runner = BotRunner(Path(folder), self._risk)
+        self._runner = BotRunner(Path(folder), self._risk, lambda arbitrage: RayCoordinator(arbitrage, namespace))
 
     def begin(self, spec_json: str) -> None:
         """See BotRunner."""

@@ -21,7 +21,7 @@ from observability.files import write_whole
 from observability.logging import get_logger
 from observability.metrics import Meters
 from trading.adapters.bot_books import read_book, read_trades
-from trading.adapters.bot_spec import BotSpec
+from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.adapters.venue_clock import RealSleep, VirtualSleep
 from trading.reconcile import OrderLine
 
@@ -71,10 +71,11 @@ class BotRunner:
     Args:
         folder: the bot's folder; a `begun.json` in it is begun at once.
         risk: gives the way to the risk manager, asked on the bot's own thread.
+        coordinator: gives the way to the coordinator of an arbitrage, by name; None where no bot is a leg.
     """
 
-    def __init__(self, folder: Path, risk: Callable[[], Any]) -> None:
-        self.folder, self._risk = folder, risk
+    def __init__(self, folder: Path, risk: Callable[[], Any], coordinator: Callable[[str], Any] | None = None) -> None:
+        self.folder, self._risk, self._coordinator = folder, risk, coordinator
         self._told, self._stopping = threading.Event(), threading.Event()
         self._spec: BotSpec | None = None
         self._worker: Any = None
@@ -205,7 +206,8 @@ class BotRunner:
         token = Path(spec.forecast_token_file) if spec.forecast_token_file else None
         if spec.forecast_url:
             self._forecasts = ForecastClient(spec.forecast_url, token, meters=self._meters)
-        ports = Ports(spec, self._risk(), self._sleeper, self._forecasts, self._meters)
+        coordinator = self._coordinator(spec.strategy) if self._coordinator and spec.strategy in ARBITRAGES else None
+        ports = Ports(spec, self._risk(), self._sleeper, self._forecasts, self._meters, coordinator)
         self._worker = TradingWorker(write_config(spec), ports)
         self._sleeper.join()  # building took a while
 

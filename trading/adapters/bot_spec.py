@@ -19,6 +19,9 @@ STRATEGIES: Mapping[str, str] = {
 }
 """Name in settings and on the command line -> class that Freqtrade resolves in `trading/adapters/strategies`."""
 
+ARBITRAGES: Mapping[str, str] = {"carry": "ArbitrageLeg", "gap": "ArbitrageLeg"}
+"""The same of what takes two bots, one a leg, and a coordinator."""
+
 DIRECTIVE = "directive.json"
 """Where a bot keeps, in its folder, what the risk manager told it last."""
 
@@ -31,7 +34,7 @@ class BotSpec:
 
     Attributes:
         name: the bot's name, also the holder of its account's lease.
-        strategy: key of `STRATEGIES`.
+        strategy: key of `STRATEGIES` or `ARBITRAGES`.
         account: name of the exchange account, unique to this bot.
         venue: "sandbox" or a ccxt exchange such as "binance".
         mode: "dry-run" (Freqtrade simulates the orders) or "live" (signed orders go to the venue).
@@ -70,8 +73,9 @@ class BotSpec:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise SettingsError(f"{self.name!r} cannot name a bot", todo="use a-z, 0-9, '-' and '_'")
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(f"no strategy is called {self.strategy!r}", todo=f"use one of {', '.join(STRATEGIES)}")
+        known = {**STRATEGIES, **ARBITRAGES}
+        if self.strategy not in known:
+            raise SettingsError(f"no strategy is called {self.strategy!r}", todo=f"use one of {', '.join(known)}")
         if self.mode not in ("dry-run", "live"):
             raise SettingsError(f"mode {self.mode!r} is neither dry-run nor live", where=self.name)
         if not self.pairs or len({pair.split("/")[1] for pair in self.pairs}) != 1:

@@ -17,10 +17,11 @@ from observability.logging import get_logger
 from observability.progress import Progress
 from pipelines.candles import timeframe_ms
 from trading.adapters.bot_actor import BotActor
-from trading.adapters.bot_books import read_book
 from trading.adapters.bot_runner import BEGUN, BotStatus
-from trading.adapters.bot_spec import DIRECTIVE, BotSpec
-from trading.adapters.fleet_books import FleetBooks, ledger_lines
+from trading.adapters.bot_spec import ARBITRAGES, DIRECTIVE, BotSpec
+from trading.adapters.coordinator_actor import CoordinatorConfig, end_coordinators, start_coordinator
+from trading.adapters.fleet_books import FleetBooks, fleet_books
+from trading.adapters.named_actor import actor_options
 from trading.adapters.postgres_journal import open_journal
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE, RiskActorConfig, start_risk_actor
 from trading.adapters.sandbox.client import SandboxClient
@@ -28,7 +29,6 @@ from trading.adapters.venue_clock import Participant, VenueClock
 from trading.clock import Clock, WallClock
 from trading.kill_switch import KillSwitch
 from trading.limits import RiskLimits
-from trading.reconcile import compare_books, journal_lines
 
 log = get_logger(__name__)
 
@@ -52,6 +52,7 @@ class FleetConfig:
         switch: file of the kill switch; laid down where it is missing, kept as it stands where it is pulled.
         detached: outlive the program that starts it.
         limits_file, candles, exchange, journal_dsn: see `RiskActorConfig`.
+        coordinators: of the bots that are legs of an arbitrage.
     """
 
     bots: tuple[BotSpec, ...]
@@ -65,6 +66,7 @@ class FleetConfig:
     candles: str = ""
     exchange: str = ""
     journal_dsn: Path | None = None
+    coordinators: tuple[CoordinatorConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,7 @@ def prepare_bots(folders: Mapping[str, Path], *, detached: bool = False) -> dict
         folder.mkdir(parents=True, exist_ok=True)
         for told in (BEGUN, DIRECTIVE):
             (folder / told).unlink(missing_ok=True)
-        options: dict[str, Any] = {
-            "name": actor_name(name),
-            "namespace": NAMESPACE,
-            "num_cpus": 0,
-            "max_restarts": -1,
-            # a repeated call could be a repeated order; what got lost is looked up instead
-            "max_task_retries": 0,
-            "max_concurrency": CONCURRENCY,
-        }
-        if detached:
-            options["lifetime"] = "detached"
+        options = actor_options(actor_name(name), NAMESPACE, CONCURRENCY, detached=detached)
         handles[name] = ray.remote(BotActor).options(**options).remote(str(folder), ACTOR_NAME, NAMESPACE)
     return handles
 
@@ -124,8 +116,11 @@ def actor_name(bot: str) -> str:
 class Fleet:
     """A running fleet; make it with `start`."""
 
-    def __init__(self, config: FleetConfig, risk: Any, handles: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: FleetConfig, risk: Any, handles: Mapping[str, Any], coordinators: tuple[Any, ...] = ()
+    ) -> None:
         self.config, self.risk, self.handles = config, risk, dict(handles)
+        self._coordinators = coordinators  # Ray ends an actor that nobody holds
         self.bots = {spec.name: spec for spec in config.bots}
         self._conductor = Participant(config.url, CONDUCTOR) if config.url else None
 
@@ -163,16 +158,24 @@ class Fleet:
                 detached=config.detached,
             )
         )
+        coordinators = tuple(
+            start_coordinator(coordinator, NAMESPACE, detached=config.detached) for coordinator in config.coordinators
+        )
         warm = dict(handles or {})
         missing = {spec.name: Path(spec.folder) for spec in config.bots if spec.name not in warm}
         warm |= prepare_bots(missing, detached=config.detached)
-        fleet = cls(config, risk, warm)
+        fleet = cls(config, risk, warm, coordinators)
         if fleet._conductor is not None:
             fleet._conductor.join()  # time waits for us, so that all bots start together
         for spec in config.bots:
             ray.get(warm[spec.name].begin.remote(spec.to_json()), timeout=timeout_s)
         fleet.wait_ready(timeout_s)
         return fleet
+
+    @property
+    def arbitrages(self) -> frozenset[str]:
+        """Names of those that bots of this fleet are legs of."""
+        return frozenset(spec.strategy for spec in self.config.bots if spec.strategy in ARBITRAGES)
 
     def status(self) -> dict[str, BotStatus]:
         """Every bot's status; a bot that does not answer is shown as "down"."""
@@ -308,15 +311,7 @@ class Fleet:
         journal = open_journal(self.config.journal, self.config.journal_dsn, read_only=True)
         fills = list(journal.read("fill"))
         journal.close()
-        compared = {
-            name: compare_books(
-                read_book(spec.database),
-                journal_lines(fills, spec.account),
-                ledger_lines(ledger, spec.account, futures=spec.futures),
-            )
-            for name, spec in self.bots.items()
-        }
-        return FleetBooks(compared, bool(ledger["conserved"]))
+        return fleet_books(self.config.bots, fills, ledger)
 
     def stop(self, timeout_s: float = 40.0) -> dict[str, BotStatus]:
         """Stop every bot in order, then the risk manager; returns their last statuses. Positions stay open."""
@@ -332,6 +327,7 @@ class Fleet:
             except ray.exceptions.RayError as error:
                 log.warning("bot_not_stopped_in_order", bot=name, error=type(error).__name__)
             ray.kill(self.handles[name])
+        end_coordinators(self.arbitrages, NAMESPACE)
         try:
             ray.get(self.risk.close.remote(), timeout=CALL_S)
         except ray.exceptions.RayError as error:

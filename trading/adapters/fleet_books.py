@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trading.reconcile import BooksDifference, OrderLine
+from trading.adapters.bot_books import read_book
+from trading.adapters.bot_spec import BotSpec
+from trading.journal import Entry
+from trading.reconcile import BooksDifference, OrderLine, compare_books, journal_lines
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,19 @@ class FleetBooks:
     def orders(self) -> int:
         """How many orders were compared."""
         return sum(item.orders for item in self.by_bot.values())
+
+
+def fleet_books(bots: Iterable[BotSpec], fills: Sequence[Entry], ledger: Mapping[str, Any]) -> FleetBooks:
+    """Compare every bot's database with the journal's `fills` and the exchange's `ledger`."""
+    compared = {
+        spec.name: compare_books(
+            read_book(spec.database),
+            journal_lines(fills, spec.account),
+            ledger_lines(ledger, spec.account, futures=spec.futures),
+        )
+        for spec in bots
+    }
+    return FleetBooks(compared, bool(ledger["conserved"]))
 
 
 def ledger_lines(ledger: Mapping[str, Any], account: str, *, futures: bool = False) -> dict[str, OrderLine]:

@@ -19,7 +19,7 @@ from observability.ports import free_port
 from pipelines.adapters.exchange import binance_urls
 from pipelines.candles import timeframe_ms
 from trading.adapters.api_key import read_key
-from trading.adapters.bot_spec import STRATEGIES, BotSpec
+from trading.adapters.bot_spec import ARBITRAGES, STRATEGIES, BotSpec
 
 LAYERS = ("base", "exchange", "mode", "bot", "secrets")
 SECRET_KEYS = frozenset(
@@ -30,6 +30,7 @@ ENV_PREFIX = "FREQTRADE__"
 STRATEGY_FOLDER = Path(__file__).with_name("strategies")
 LOG_LINE = "%(asctime)s %(name)s %(levelname)s %(message)s"
 CANDLE_CALLS = 4  # requests a pair that fill the history at the start; Freqtrade allows five
+LEG_LOOP_S = 60
 FAR_FUTURE_MINUTES = 100 * 365 * 24 * 60
 
 
@@ -148,10 +149,9 @@ def _mode(spec: BotSpec) -> dict[str, Any]:
 
 def _bot(spec: BotSpec) -> dict[str, Any]:
     folder = Path(spec.folder).resolve()
-    seconds = timeframe_ms(spec.timeframe) // 1000
     return {
         "bot_name": spec.name,
-        "strategy": STRATEGIES[spec.strategy],
+        "strategy": {**STRATEGIES, **ARBITRAGES}[spec.strategy],
         "strategy_path": str(STRATEGY_FOLDER),
         "timeframe": spec.timeframe,
         "startup_candle_count": _history(spec),
@@ -168,8 +168,7 @@ def _bot(spec: BotSpec) -> dict[str, Any]:
             "root": {"handlers": [], "level": "INFO"},
         },
         "exchange": {"outdated_offset": 1},
-        # a virtual clock leaps from candle to candle; by the wall clock stops are watched every few seconds
-        "internals": {"process_throttle_secs": seconds if spec.virtual_clock else 5, "heartbeat_interval": 0},
+        "internals": {"process_throttle_secs": _throttle_s(spec), "heartbeat_interval": 0},
         "mtst": {"max_history": _history(spec), **(spec.settings or {})},
     }
 
@@ -211,6 +210,14 @@ def _notices(path: Path) -> dict[str, Any]:
 
 def _history(spec: BotSpec) -> int:
     return int((spec.settings or {}).get("max_history", 400))
+
+
+def _throttle_s(spec: BotSpec) -> int:
+    """Seconds between two loops: a virtual clock leaps from candle to candle, but a leg hears of its partner sooner."""
+    if not spec.virtual_clock:
+        return 5
+    candle_s = timeframe_ms(spec.timeframe) // 1000
+    return min(candle_s, LEG_LOOP_S) if spec.strategy in ARBITRAGES else candle_s
 
 
 def _candle_limit(spec: BotSpec) -> int:

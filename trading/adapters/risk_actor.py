@@ -20,6 +20,7 @@ from observability.errors import GateError, JournalError, MtstError, SettingsErr
 from observability.exporter import Exporter, start_exporter
 from observability.logging import configure_logging, get_logger
 from observability.metrics import Meters
+from trading.adapters.named_actor import actor_options, answering
 from trading.clock import Clock, WallClock
 from trading.directive import Directive
 from trading.journal import Journal, JournalStore
@@ -166,21 +167,11 @@ def start_risk_actor(config: RiskActorConfig, timeout_s: float = 60.0) -> Any:
     Raises:
         GateError: it does not come up in time.
     """
-    options: dict[str, Any] = {
-        "name": config.name,
-        "namespace": config.namespace,
-        "get_if_exists": True,
-        "max_restarts": -1,
-        "max_task_retries": 0,
-        "max_concurrency": CONCURRENCY,
-        "num_cpus": 0,
-    }
-    if config.detached:
-        options["lifetime"] = "detached"
     import ray
 
-    handle = ray.remote(RiskActor).options(**options).remote(config)
-    return _answering(handle, config.name, timeout_s)
+    options = actor_options(config.name, config.namespace, CONCURRENCY, detached=config.detached)
+    handle = ray.remote(RiskActor).options(**options, get_if_exists=True).remote(config)
+    return answering(handle, "the risk manager", config.name, timeout_s)
 
 
 def find_risk_actor(name: str = ACTOR_NAME, namespace: str = NAMESPACE, timeout_s: float = 10.0) -> Any:
@@ -191,18 +182,4 @@ def find_risk_actor(name: str = ACTOR_NAME, namespace: str = NAMESPACE, timeout_
         handle = ray.get_actor(name, namespace=namespace)
     except ValueError as error:
         raise GateError("no risk manager runs", where=f"{namespace}/{name}", todo="start trading first") from error
-    return _answering(handle, name, timeout_s)
-
-
-def _answering(handle: Any, name: str, timeout_s: float) -> Any:
-    import ray
-
-    try:
-        ray.get(handle.ping.remote(), timeout=timeout_s)
-    except ray.exceptions.RayError as error:
-        raise GateError(
-            f"the risk manager does not answer within {timeout_s:.0f} s",
-            where=name,
-            todo="look at its log in the Ray session; entries stay refused",
-        ) from error
-    return handle
+    return answering(handle, "the risk manager", name, timeout_s)

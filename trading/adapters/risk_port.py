@@ -41,17 +41,49 @@ class RiskPort(Protocol):
     def reservations(self, account: str | None = None) -> tuple[Reservation, ...]: ...  # noqa: D102
 
 
-class RayRisk:
-    """`RiskPort` over the risk actor's handle; errors of ours pass, everything else becomes GateError.
+class ActorCalls:
+    """Calls of a Ray actor's methods; errors of ours pass, everything else becomes GateError.
 
     Args:
-        handle: handle of the risk actor; stays good when Ray restarts it.
+        handle: the actor's handle; stays good when Ray restarts it.
+        who: what it is called in messages.
         timeout_s: deadline of every call.
     """
 
-    def __init__(self, handle: Any, timeout_s: float = 2.0) -> None:
-        self._handle, self._timeout_s = handle, timeout_s
+    def __init__(self, handle: Any, who: str, timeout_s: float = 2.0) -> None:
+        self._handle, self._who, self._timeout_s = handle, who, timeout_s
         self._breaker = Breaker(failures=1, rest_s=1.0)
+
+    def call(self, method: str, *args: Any) -> Any:
+        """The method's answer.
+
+        Raises:
+            GateError: none came in time, or none came a moment ago; MtstError: the actor's own.
+        """
+        import ray
+
+        if self._breaker.open:  # one loop asks several questions, and stops wait behind every one
+            raise GateError(f"{self._who} did not answer a moment ago, so {method} is not asked")
+        try:
+            answer = ray.get(getattr(self._handle, method).remote(*args), timeout=self._timeout_s)
+        except ray.exceptions.GetTimeoutError as error:
+            self._breaker.failure()
+            raise GateError(f"{self._who} gave no answer to {method} within {self._timeout_s} s") from error
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MtstError):
+                raise error.cause from error
+            raise GateError(f"{self._who} failed in {method}: {error.cause!r}") from error
+        except ray.exceptions.RayError as error:
+            raise GateError(f"{self._who} cannot be reached for {method}: {type(error).__name__}") from error
+        self._breaker.success()
+        return answer
+
+
+class RayRisk:
+    """`RiskPort` over the risk actor's handle; every call has a deadline of `timeout_s`."""
+
+    def __init__(self, handle: Any, timeout_s: float = 2.0) -> None:
+        self._call = ActorCalls(handle, "the risk manager", timeout_s).call
 
     def decide(self, intent: OrderIntent) -> Decision:
         """See RiskManager; the gate sets its own, shorter deadline."""
@@ -84,25 +116,6 @@ class RayRisk:
     def reservations(self, account: str | None = None) -> tuple[Reservation, ...]:
         """See RiskManager."""
         return tuple(self._call("reservations", account))
-
-    def _call(self, method: str, *args: Any) -> Any:
-        import ray
-
-        if self._breaker.open:  # one loop asks several questions, and stops wait behind every one
-            raise GateError(f"the risk manager did not answer a moment ago, so {method} is not asked")
-        try:
-            answer = ray.get(getattr(self._handle, method).remote(*args), timeout=self._timeout_s)
-        except ray.exceptions.GetTimeoutError as error:
-            self._breaker.failure()
-            raise GateError(f"the risk manager gave no answer to {method} within {self._timeout_s} s") from error
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, MtstError):
-                raise error.cause from error
-            raise GateError(f"the risk manager failed in {method}: {error.cause!r}") from error
-        except ray.exceptions.RayError as error:
-            raise GateError(f"the risk manager cannot be reached for {method}: {type(error).__name__}") from error
-        self._breaker.success()
-        return answer
 
 
 class Breaker:

@@ -16,7 +16,7 @@ from freqtrade.persistence import Trade
 from freqtrade.worker import Worker
 
 from mtst.forecast import Forecast
-from observability.errors import ForecastError
+from observability.errors import ForecastError, GateError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from pipelines.candles import timeframe_ms
@@ -30,7 +30,9 @@ from trading.adapters.order_lookup import doubting
 from trading.adapters.risk_port import RiskPort
 from trading.adapters.sandbox.client import recognise_errors
 from trading.adapters.strategies.base import FailClosedStrategy
+from trading.arbitrage.standing import Advice, LegView
 from trading.kill_switch import KillSwitch
+from trading.state import TradingState
 
 log = get_logger(__name__)
 
@@ -43,6 +45,12 @@ class Sleeper(Protocol):
     def sleep(self, seconds: float) -> None: ...  # noqa: D102
 
 
+class CoordinatorPort(Protocol):
+    """See `trading.adapters.coordinator_actor.RayCoordinator`."""
+
+    def advise(self, view: LegView) -> Advice: ...  # noqa: D102
+
+
 @dataclass
 class Ports:
     """Everything outside Freqtrade that a bot uses."""
@@ -52,6 +60,7 @@ class Ports:
     sleeper: Sleeper
     forecasts: ForecastClient | None = None
     meters: Meters | None = None
+    coordinator: CoordinatorPort | None = None
 
 
 class TradingDesk:
@@ -131,6 +140,25 @@ class TradingDesk:
         if self._ports.forecasts is None:
             raise ForecastError("this bot has no prediction service", where=self._ports.spec.name)
         return self._ports.forecasts.forecasts(timeframe, candles)
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing that the bot was told stands against an entry; the risk manager has the last word."""
+        pulled = self.switch is not None and self.switch.read().closed
+        told = self.books.directive
+        active = told is not None and told.state is TradingState.ACTIVE and not self.books.stopped
+        return active and not pulled and self.books.lease is not None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether an approved entry's outcome is not known yet."""
+        return self.gate is not None and bool(self.gate.outstanding)
+
+    def advise(self, view: LegView) -> Advice:
+        """What the coordinator wants of this bot's leg; raises GateError when there is no answer."""
+        if self._ports.coordinator is None:
+            raise GateError("this bot is no leg of an arbitrage", where=self._ports.spec.name)
+        return self._ports.coordinator.advise(view)
 
 
 class TradingWorker(Worker):

@@ -54,3 +54,35 @@ def cross_gap(bid_dear: float, ask_cheap: float, cost_dear: float, cost_cheap: f
     if not all(math.isfinite(number) and number > 0 for number in numbers):
         return -math.inf
     return bid_dear * (1.0 - cost_dear) / (ask_cheap * (1.0 + cost_cheap)) - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GapPolicy:
+    """When a gap between two books of one asset is held: bought at the cheap one, sold short at the dear one.
+
+    Attributes:
+        leg_cost: fee and slippage of one order, as a fraction; four orders make a round trip.
+        margin: gain after all four orders, were the gap to close, that is worth the trouble.
+        leave: gap at which it is closed. max_gap: a wider one is taken for an error, and opens nothing.
+    """
+
+    leg_cost: float = 0.0008
+    margin: float = 0.002
+    leave: float = 0.0005
+    max_gap: float = 0.05
+
+
+def gap_wanted(held: bool, dear: tuple[float, float], cheap: tuple[float, float], policy: GapPolicy) -> bool:
+    """Whether to hold the gap; unknown prices open nothing and close nothing.
+
+    Args:
+        held: whether it is held now.
+        dear, cheap: (bid, ask) at the book that is sold and at the one that is bought.
+        policy: thresholds.
+    """
+    if not all(math.isfinite(price) and price > 0 for price in (*dear, *cheap)):
+        return held
+    if held:
+        return dear[1] / cheap[0] - 1.0 > policy.leave
+    gap = cross_gap(dear[0], cheap[1], 2.0 * policy.leg_cost, 2.0 * policy.leg_cost)
+    return policy.margin < gap <= policy.max_gap

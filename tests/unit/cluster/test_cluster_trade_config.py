@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 from cluster.cli import mount
 from cluster.settings import Settings
-from cluster.stages.bots import Forecasts, bot_specs, risk_limits
+from cluster.stages.backtest import BacktestOptions, backtest
+from cluster.stages.bots import Forecasts, bot_specs, coordinators, risk_limits
 from cluster.stages.trade import effective_configs
 from observability.errors import SecretError, SettingsError, StartError
+from observability.progress import NullProgress
+from trading.arbitrage.carry import CarryPolicy
 
 
 @pytest.fixture
@@ -89,3 +92,41 @@ def test_options_reach_their_strategy_and_unknown_ones_are_refused(settings: Set
     for wrong in ({"windows": 3}, {"policy": {"windows": 3}}):
         with pytest.raises(SettingsError, match="windows"):
             bot_specs(settings.changed(trade={"strategies": ("swing",), "options": {"swing": wrong}}), Forecasts())
+
+
+def test_an_arbitrage_is_two_bots_on_accounts_of_their_own_and_a_coordinator(settings: Settings) -> None:
+    given = {"policy": {"hold": 30}, "silence_s": 300, "stake_fraction": 0.05}
+    asked = settings.changed(trade={"mode": "dry-run", "strategies": ("carry",), "options": {"carry": given}})
+    long, short = bot_specs(asked, Forecasts())
+    assert (long.name, long.pairs, short.name, short.pairs) == (
+        "carry-long", ("BTC/USDT",), "carry-short", ("BTC/USDT:USDT",),
+    )  # fmt: skip
+    assert long.account != short.account
+    assert long.settings is not None
+    assert (long.settings["leg"], long.settings["silence_ms"], long.settings["stake_fraction"]) == ("a", 300_000, 0.05)
+    configs = effective_configs(asked)
+    assert {name: config["trading_mode"] for name, config in configs.items()} == {
+        "carry-long": "spot", "carry-short": "futures",
+    }  # fmt: skip
+    assert {config["strategy"] for config in configs.values()} == {"ArbitrageLeg"}
+    (coordinator,) = coordinators(asked)
+    assert (coordinator.plan.policy, coordinator.plan.silence_ms) == (CarryPolicy(hold=30), 300_000)
+    limits = risk_limits(asked, (long, short))
+    assert limits.rule_bots == {"carry-long", "carry-short"}
+    assert limits.short_venues == {"dry-run"}
+
+
+def test_two_legs_with_real_money_would_need_two_accounts_and_are_refused(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="one account serves exactly one bot"):
+        bot_specs(settings.changed(trade={"strategies": ("gap",)}), Forecasts())
+
+
+def test_two_legs_on_one_book_are_refused(settings: Settings) -> None:
+    given = {"strategies": ("gap",), "mode": "dry-run", "options": {"gap": {"long": "ETH/USDT:USDT"}}}
+    with pytest.raises(SettingsError, match="one book"):
+        bot_specs(settings.changed(trade=given), Forecasts())
+
+
+def test_an_arbitrage_cannot_be_tried_on_the_past(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="two books"):
+        backtest(settings, BacktestOptions("gap"), NullProgress())
