@@ -12,8 +12,9 @@ import polars as pl
 
 from cluster.console import plain
 from cluster.settings import Settings
-from cluster.stages.bots import FORECAST_STRATEGIES, history_of, options_of
+from cluster.stages.bots import history_of
 from cluster.stages.data import open_store
+from cluster.stages.strategy_options import FORECAST_STRATEGIES, options_of
 from cluster.stages.trade_report import Judged, judge_journal, write_page
 from observability.errors import DataError, ForecastError, SettingsError
 from observability.files import write_whole

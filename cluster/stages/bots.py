@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cluster.settings import Settings
+from cluster.stages.arbitrage import leg_exchange, leg_pair, plan_of
 from cluster.stages.exchange import RunningExchange
+from cluster.stages.strategy_options import FORECAST_STRATEGIES, options_of, perpetual
 from mtst.adapters.bento import about_model, token_of
 from observability.errors import SettingsError
 from pipelines.candles import timeframe_ms
 from trading.adapters.bot_spec import ARBITRAGES, BotSpec
-from trading.adapters.coordinator_actor import CoordinatorConfig
-from trading.arbitrage.carry import CarryPolicy, GapPolicy
 from trading.arbitrage.coordinator import LegName
-from trading.arbitrage.spread import PairPolicy
-from trading.arbitrage.standing import LONG, SHORT, PairPlan
+from trading.arbitrage.standing import LONG, SHORT
 from trading.limits import MINUTE_MS, RiskLimits
-from trading.rules import ScalpPolicy, SwingPolicy
-from trading.signals import SignalPolicy
 
-FORECAST_STRATEGIES = frozenset({"nn_predictor"})
 REAL_EXCHANGES = ("binance",)
 MOST_TRADES = 6  # of a bot at a time; the risk manager's own limit is another
 LEAST_HISTORY = 400  # what the slowest plain rule needs to warm up
 HISTORY = {"stat_arb": 600}  # candles before the first signal, where it is more than that
-POLICIES: Mapping[str, type[Any]] = {
-    "nn_predictor": SignalPolicy,
-    "swing": SwingPolicy,
-    "scalp": ScalpPolicy,
-    "stat_arb": PairPolicy,
-    "carry": CarryPolicy,
-    "gap": GapPolicy,
-}
-LEG_OPTIONS = frozenset({"policy", "stake_fraction", "long", "short", "leg_stop", "timeout_s", "rest_s", "silence_s"})
-OPTIONS: Mapping[str, frozenset[str]] = {
-    "nn_predictor": frozenset({"policy", "rules"}),
-    "swing": frozenset({"policy", "stake_fraction"}),
-    "scalp": frozenset({"policy", "stake_fraction"}),
-    "stat_arb": frozenset({"policy", "stake_fraction", "legs", "leg_stop", "leg_timeout"}),
-    "carry": LEG_OPTIONS,
-    "gap": LEG_OPTIONS,
-}
 
 
 @dataclass(frozen=True)
@@ -106,19 +85,21 @@ def bot_specs(
         )
     pairs = exchange.pairs if exchange is not None else market.pairs
     token = str(forecasts.token_file.resolve()) if forecasts.token_file else ""
-    return tuple(
-        BotSpec(
+    specs = []
+    for name, (strategy, leg) in names.items():
+        at = leg_exchange(settings, strategy, leg, exchange, virtual=virtual)
+        spec = BotSpec(
             name=name,
             strategy=strategy,
-            account=name if exchange is not None else f"{market.exchange}-{name}",
-            venue="sandbox" if exchange is not None else market.exchange,
-            mode="live" if exchange is not None else trade.mode,
+            account=f"{market.exchange}-{name}" if at is None else name,
+            venue=market.exchange if at is None else "sandbox",
+            mode=trade.mode if at is None else "live",
             pairs=_pairs(settings, strategy, leg, pairs),
-            timeframe=exchange.timeframe if exchange is not None else market.timeframe,
+            timeframe=market.timeframe if at is None else at.timeframe,
             folder=str(folders[name]),
-            url=exchange.url if exchange is not None else "",
-            key_file=_key_file(settings, exchange, name),
-            virtual_clock=exchange is not None and virtual,
+            url="" if at is None else at.url,
+            key_file=_key_file(settings, at, name),
+            virtual_clock=at is not None and virtual,
             forecast_url=forecasts.url if strategy in FORECAST_STRATEGIES else "",
             forecast_token_file=token if strategy in FORECAST_STRATEGIES else "",
             targets_dir=str(settings.workspace.targets.resolve()),
@@ -126,14 +107,16 @@ def bot_specs(
             notify_file=str(trade.notify_file.resolve()) if trade.notify_file else "",
             play_money=trade.play_money,
             max_open_trades=MOST_TRADES if leg is None else 1,
-            settings={
-                "max_history": max(forecasts.history, history_of(strategy)),
-                **options_of(settings, strategy),
-                **({} if leg is None else {"leg": leg, "silence_ms": plan_of(settings, strategy).silence_ms}),
-            },
+            settings=_strategy_settings(settings, strategy, leg, forecasts),
         )
-        for name, (strategy, leg) in names.items()
-    )
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _strategy_settings(settings: Settings, strategy: str, leg: LegName | None, forecasts: Forecasts) -> dict[str, Any]:
+    """The `mtst` table of a bot's configuration."""
+    given = {"max_history": max(forecasts.history, history_of(strategy)), **options_of(settings, strategy)}
+    return given if leg is None else {**given, "leg": leg, "silence_ms": plan_of(settings, strategy).silence_ms}
 
 
 def risk_limits(settings: Settings, specs: tuple[BotSpec, ...]) -> RiskLimits:
@@ -170,70 +153,12 @@ def history_of(strategy: str) -> int:
     return HISTORY.get(strategy, LEAST_HISTORY)
 
 
-def options_of(settings: Settings, strategy: str) -> dict[str, Any]:
-    """A strategy's own settings: `trade.options`, forecasts read as they were judged unless told otherwise.
-
-    Raises:
-        SettingsError: an option, or a field of its policy, that the strategy does not know.
-    """
-    given, where = dict(settings.trade.options.get(strategy, {})), f"trade.options.{strategy}"
-    unknown = sorted(set(given) - OPTIONS.get(strategy, set(given)))
-    if unknown:
-        raise SettingsError(f"unknown: {', '.join(unknown)}", where=where, todo="see docs/strategies.md")
-    policy = dict(given.get("policy", {}))
-    if strategy in FORECAST_STRATEGIES:
-        horizon = settings.trade.horizon or max(settings.features.horizons)
-        policy = {"horizon": horizon, "min_edge": settings.trade.min_edge, **policy}
-    try:
-        if strategy in POLICIES:  # an unknown strategy is told by its bot
-            POLICIES[strategy](**policy)
-    except TypeError as error:
-        raise SettingsError(
-            f"no such policy: {error}", where=f"{where}.policy", todo="see docs/strategies.md"
-        ) from error
-    return {**given, "policy": policy}
-
-
-def plan_of(settings: Settings, arbitrage: str) -> PairPlan:
-    """How the two legs of an arbitrage are traded; raises SettingsError for an option that it does not know."""
-    given, usual = options_of(settings, arbitrage), PairPlan(POLICIES[arbitrage]())
-    return PairPlan(
-        POLICIES[arbitrage](**given["policy"]),
-        replace(usual.legs, timeout_ms=_ms(given, "timeout_s", usual.legs.timeout_ms)),
-        _ms(given, "rest_s", usual.rest_ms),
-        _ms(given, "silence_s", usual.silence_ms),
-    )
-
-
-def coordinators(settings: Settings, url: str = "") -> tuple[CoordinatorConfig, ...]:
-    """A coordinator for each configured arbitrage, on the virtual clock of the sandbox exchange at `url`, if any."""
-    folder = settings.workspace.var / "legs"
-    return tuple(
-        CoordinatorConfig(name, plan_of(settings, name), (folder / f"{name}.json").resolve(), url)
-        for name in settings.trade.strategies
-        if name in ARBITRAGES
-    )
-
-
-def _ms(given: Mapping[str, Any], name: str, usual_ms: int) -> int:
-    return int(float(given.get(name, usual_ms / 1000)) * 1000)
-
-
 def _pairs(settings: Settings, strategy: str, leg: LegName | None, pairs: Sequence[str]) -> tuple[str, ...]:
     """What a bot trades: all pairs, two perpetuals, or the one of its leg."""
     given = settings.trade.options.get(strategy, {})
     if leg is not None:
-        long = given.get("long", pairs[0])
-        short = perpetual(given.get("short", long))
-        if long == short:
-            raise SettingsError("both legs trade one book", where=f"trade.options.{strategy}", todo="name two")
-        return (long,) if leg == LONG else (short,)
+        return (leg_pair(given, strategy, leg, pairs[0]),)
     return tuple(perpetual(pair) for pair in given.get("legs") or pairs[:2]) if strategy == "stat_arb" else tuple(pairs)
-
-
-def perpetual(pair: str) -> str:
-    """The perpetual of a pair: BTC/USDT:USDT of BTC/USDT."""
-    return pair if ":" in pair else f"{pair}:{pair.partition('/')[2]}"
 
 
 def _key_file(settings: Settings, exchange: RunningExchange | None, name: str) -> str:

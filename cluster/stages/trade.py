@@ -17,17 +17,11 @@ from cluster.only_one import only_one
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages import serve as serving
-from cluster.stages.bots import (
-    FORECAST_STRATEGIES,
-    Forecasts,
-    bot_folders,
-    bot_names,
-    bot_specs,
-    coordinators,
-    risk_limits,
-)
+from cluster.stages.arbitrage import coordinators
+from cluster.stages.bots import Forecasts, bot_folders, bot_names, bot_specs, risk_limits
 from cluster.stages.exchange import RunningExchange, find_exchange, start_exchange
 from cluster.stages.running_fleet import announce, announced, end_actors, forget, nobody_trades
+from cluster.stages.strategy_options import FORECAST_STRATEGIES
 from observability.errors import ExchangeError, SettingsError, StartError, TradingError
 from observability.exporter import clear_targets
 from observability.progress import Progress

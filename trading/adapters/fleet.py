@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -301,17 +302,16 @@ class Fleet:
 
     def books(self) -> FleetBooks:
         """Compare every bot's three books; without a sandbox the exchange's book is left to `trade reconcile`."""
-        if not self.config.url:
+        if not all(spec.url for spec in self.config.bots):
             raise TradingError("only the sandbox exchange shows its ledger", where="fleet")
-        client = SandboxClient(self.config.url)
-        try:
-            ledger = client.ledger()
-        finally:
-            client.close()
+        ledgers = {}
+        for url in {spec.url for spec in self.config.bots}:
+            with closing(SandboxClient(url)) as client:
+                ledgers[url] = client.ledger()
         journal = open_journal(self.config.journal, self.config.journal_dsn, read_only=True)
         fills = list(journal.read("fill"))
         journal.close()
-        return fleet_books(self.config.bots, fills, ledger)
+        return fleet_books(self.config.bots, fills, ledgers)
 
     def stop(self, timeout_s: float = 40.0) -> dict[str, BotStatus]:
         """Stop every bot in order, then the risk manager; returns their last statuses. Positions stay open."""

@@ -35,17 +35,19 @@ class FleetBooks:
         return sum(item.orders for item in self.by_bot.values())
 
 
-def fleet_books(bots: Iterable[BotSpec], fills: Sequence[Entry], ledger: Mapping[str, Any]) -> FleetBooks:
-    """Compare every bot's database with the journal's `fills` and the exchange's `ledger`."""
+def fleet_books(
+    bots: Iterable[BotSpec], fills: Sequence[Entry], ledgers: Mapping[str, Mapping[str, Any]]
+) -> FleetBooks:
+    """Compare every bot's database with the journal's `fills` and its exchange's ledger, by the exchange's address."""
     compared = {
         spec.name: compare_books(
             read_book(spec.database),
             journal_lines(fills, spec.account),
-            ledger_lines(ledger, spec.account, futures=spec.futures),
+            ledger_lines(ledgers[spec.url], spec.account, futures=spec.futures),
         )
         for spec in bots
     }
-    return FleetBooks(compared, bool(ledger["conserved"]))
+    return FleetBooks(compared, all(ledger["conserved"] for ledger in ledgers.values()))
 
 
 def ledger_lines(ledger: Mapping[str, Any], account: str, *, futures: bool = False) -> dict[str, OrderLine]:

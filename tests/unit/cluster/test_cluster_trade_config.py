@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from cluster.cli import mount
 from cluster.settings import Settings
+from cluster.stages.arbitrage import coordinators
 from cluster.stages.backtest import BacktestOptions, backtest
-from cluster.stages.bots import Forecasts, bot_specs, coordinators, risk_limits
+from cluster.stages.bots import Forecasts, bot_specs, risk_limits
 from cluster.stages.trade import effective_configs
 from observability.errors import SecretError, SettingsError, StartError
 from observability.progress import NullProgress
