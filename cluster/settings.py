@@ -175,6 +175,7 @@ class SweepSettings(Group):
     gpus_per_trial: float | None = Field(
         None, ge=0, description="part of a GPU a trial reserves; none: as many trials at a time as there are cores"
     )
+    workers_per_fit: int = Field(1, ge=1, description="workers that train each model of an evaluation together")
     folds: int = Field(3, ge=1, description="walk-forward folds of the evaluation")
     model_name: str = "mtst"
 

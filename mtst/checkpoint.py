@@ -90,4 +90,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     model.load_state_dict(groups["model"])
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     epoch, best_epoch, best_loss, history = json.loads(meta["progress"])
-    return TrainingState(epoch, best_epoch, best_loss, groups["best"], history, groups["average"])
+    place = next(model.parameters()).device  # every step adds to the average; the best weights only wait
+    average = {name: value.to(place) for name, value in groups["average"].items()}
+    return TrainingState(epoch, best_epoch, best_loss, groups["best"], history, average)

@@ -18,7 +18,7 @@ from mtst.economics import CostPolicy, PeriodReturns, buy_and_hold, holding_cost
 from mtst.model import MTSTConfig
 from mtst.panel import Array, Panel, Split, split_fold
 from mtst.scoring import Scores, central_sigma, expected_return, pinball_loss, score
-from mtst.training import TrainingConfig, predict, train
+from mtst.training import TrainingConfig, TrainResult, predict, train
 from pipelines.folds import Fold
 
 MODEL = "mtst"
@@ -80,8 +80,13 @@ def evaluate_fold(
     model_config: MTSTConfig,
     training_config: TrainingConfig,
     options: EvaluationOptions | None = None,
+    *,
+    trained: TrainResult | None = None,
 ) -> FoldScores:
     """Train on the fold's training part, fit the baselines there, score all of them on its test part.
+
+    Args:
+        trained: what `train` gave for this fold, where it ran elsewhere.
 
     Raises:
         DataError: the fold has no windows. TrainingError: training cannot run or diverged.
@@ -93,7 +98,7 @@ def evaluate_fold(
         on_grid = panel.timestamps[split.test] // panel.timeframe_ms % options.test_stride == 0
         split = Split(split.train, split.valid, split.test[on_grid])
     began = time.perf_counter()
-    result = train(model_config, training_config, panel, split)
+    result = trained or train(model_config, training_config, panel, split)
     values = {MODEL: predict(result.model, result.scaler, panel, split.test)}
     seconds = {MODEL: time.perf_counter() - began}
     for name in baselines.names:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mtst.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from mtst.model import MTST
 from mtst.panel import Array
+from mtst.share import Share
 from observability.errors import TrainingError
 from observability.logging import get_logger
 
@@ -91,28 +92,14 @@ class Task(Protocol):
         """Mean loss over the validation windows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of each batch this process takes, when several train one model (the seam for DDP)."""
-
-    rank: int = 0
-    world: int = 1
-
-
 class Loop:
-    """One training run of a task.
+    """One training run of a task; with a `share`, one process's part of it."""
 
-    Args:
-        network: what steps are computed with, when it is more than the task's model (DDP around it); the gradients must
-            arrive in the model's parameters.
-    """
-
-    def __init__(
-        self, task: Task, config: TrainingConfig, network: nn.Module | None = None, share: Share | None = None
-    ) -> None:
+    def __init__(self, task: Task, config: TrainingConfig, share: Share | None = None) -> None:
         self.task, self.config, self.share = task, config, share or Share()
         model = task.model
-        self.network: nn.Module = network or (torch.compile(model) if config.compile else model)  # type: ignore[assignment]
+        network = self.share.around(model)
+        self.network: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -146,16 +133,19 @@ class Loop:
     def epoch(self, state: TrainingState) -> dict[str, float]:
         """Train one epoch, validate, and write the outcome into `state`."""
         began = time.perf_counter()
-        torch.manual_seed(self.config.seed * 1_000_003 + state.epoch + 1)
+        seed = self.config.seed * 1_000_003 + state.epoch + 1
+        torch.manual_seed(seed)
         order = torch.randperm(self.task.n_windows)[: self.per_epoch].numpy()
+        self.share.reseed(seed)
         batches = [order[i : i + self.config.batch] for i in range(0, len(order), self.config.batch)]
-        batches = [b for b in batches if len(b) > 1] or batches  # BatchNorm cannot learn from a single window
+        # BatchNorm cannot learn from a single window, and no process from none.
+        batches = [b for b in batches if len(b) >= max(2, self.share.world)] or batches
         self.network.train()
         losses = [self.step(state, chosen, number / len(batches)) for number, chosen in enumerate(batches)]
         spent = time.perf_counter() - began
         with averaged(self.task.model, state.average), precision(self.config, self.task.model):
             self.network.eval()
-            valid_loss = self.task.validate(self.network)
+            valid_loss = self.share.agreed(self.task.validate(self.network))
             state.epoch += 1
             if valid_loss < state.best_loss:
                 state.best_loss, state.best_epoch, state.best = valid_loss, state.epoch, weights_of(self.task.model)
@@ -180,7 +170,7 @@ class Loop:
         lr = self.config.lr * one_cycle((state.epoch + within) / self.config.epochs)
         self.optimizer.param_groups[0]["lr"] = lr
         with precision(self.config, self.task.model):
-            loss = self.task.loss(self.network, chosen[self.share.rank :: self.share.world])
+            loss = self.task.loss(self.network, self.share.of(chosen)) * self.share.weight(chosen)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), self.config.clip)

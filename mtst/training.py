@@ -23,6 +23,7 @@ from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Array, Panel, Scaler, Split
 from mtst.selection import block_metrics
+from mtst.share import Share
 from mtst.threads import threads
 from observability.errors import TrainingError
 
@@ -52,6 +53,8 @@ def train(  # noqa: PLR0917 - all six are named in the contract between rooms
     split: Split,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
+    *,
+    share: Share | None = None,
 ) -> TrainResult:
     """Train on `split.train`, stop early on `split.valid`; `split.test` is not looked at.
 
@@ -60,6 +63,7 @@ def train(  # noqa: PLR0917 - all six are named in the contract between rooms
             "EWMA + residual quantiles" forecast on the same windows), skill = 1 - valid_loss / base_loss, lr and
             windows_per_second; return False to stop.
         checkpoint: written after each epoch; if it exists, training goes on from it, to the same result.
+        share: this process's part, where several train one model; all of them give the same result.
 
     Raises:
         TrainingError: nothing to train on, shapes that do not fit, a loss or gradient that is not finite.
@@ -69,7 +73,7 @@ def train(  # noqa: PLR0917 - all six are named in the contract between rooms
     with threads(training_config.n_threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(training_config.seed)
         task = PanelTask(model_config, training_config, panel, split)
-        state = Loop(task, training_config).run(on_epoch, checkpoint)
+        state = Loop(task, training_config, share).run(on_epoch, checkpoint)
         best_loss = task.set_trust(state)
     seconds = time.perf_counter() - started
     model = task.model.cpu().eval()

@@ -148,6 +148,17 @@ def train(
 
 
 @app.command()
+def sweep(
+    *,
+    trials: Annotated[int, typer.Option(min=3, help="Real trials of the overhead.")] = 5,
+    parts: Annotated[str, typer.Option(help="a overhead, b packing of GPUs, c growth with trials and nodes.")] = "abc",
+    json: Json = None,
+) -> None:
+    """What a sweep costs beside its trainings, how full it keeps GPUs, and how its cost grows; about six minutes."""
+    _run("sweep_scale", json, trials=trials, parts=parts)
+
+
+@app.command()
 def losses(
     *,
     only: Annotated[list[str] | None, typer.Option(help="Beginning of a scenario's name; may be repeated.")] = None,

@@ -61,13 +61,45 @@ def submit(
     json: Annotated[
         bool, typer.Option("--json", help="Before the command: print how the job ended as JSON, its output on stderr.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Before the command: start the job, print its id and leave it alone.")
+    ] = False,
 ) -> None:
     """Run a command of this program as a Ray job, show its output, and exit with its exit code."""
     from cluster.stages import cluster as stage
 
-    result = stage.submit(context.obj, [*command, *context.args], lambda line: typer.echo(line, err=json))
+    words = [*command, *context.args]
+    if detach:
+        job = stage.start_job(context.obj, words)
+        typer.echo(to_json({"job_id": job}) if json else f"job {job} runs. Next: cluster jobs, cluster stop {job}.")
+        return
+    result = stage.submit(context.obj, words, lambda line: typer.echo(line, err=json))
     if json:
         typer.echo(to_json(result))
     else:
         typer.echo(f"job {result.job_id}: {result.status.lower()}, exit code {result.exit_code}", err=True)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def jobs(context: typer.Context, json: Json = False) -> None:
+    """List the jobs that the head knows, the newest first."""
+    from cluster.stages import cluster as stage
+
+    found = stage.jobs(context.obj)
+    if json:
+        typer.echo(to_json(found))
+        return
+    for job in found:
+        typer.echo(f"{job.job_id}  {job.status.lower():9}  {job.command}")
+
+
+@app.command()
+def stop(
+    context: typer.Context, job: Annotated[str, typer.Argument(help="As `cluster jobs` names it.")], json: Json = False
+) -> None:
+    """End a job, with everything that it started."""
+    from cluster.stages import cluster as stage
+
+    stopped = stage.stop_job(context.obj, job)
+    typer.echo(to_json({"stopped": stopped}) if json else ("Stopping." if stopped else "It had ended."))

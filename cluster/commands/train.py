@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -62,13 +63,19 @@ def evaluate(
     context: typer.Context,
     *,
     short: Annotated[bool, typer.Option("--short", help="Without the slow baselines, GARCH and DLinear.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers that train each model together, for one too big for one.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge the best configuration by walk-forward against baselines; fit and pack the model for use."""
     from cluster.stages import train as stage
 
+    settings: Settings = context.obj
+    if workers is not None:
+        settings = settings.changed(sweep={"workers_per_fit": workers})
     with ConsoleProgress() as progress:
-        summary = stage.evaluate(context.obj, progress, short=short)
+        summary = stage.evaluate(settings, progress, short=short)
     if json:
         typer.echo(to_json(summary))
         return
@@ -114,22 +121,28 @@ def retrain(
     *,
     every: Annotated[str, typer.Option(help="Time between two rounds, such as 1d, 12h or 30m.")] = "1d",
     rounds: Annotated[int, typer.Option(min=0, help="End after so many rounds; 0 goes on until Ctrl-C.")] = 0,
+    only_round: Annotated[int, typer.Option(hidden=True, help="Make the round of this number, here.")] = 0,
     json: Json = False,
 ) -> None:
     """Fetch, search, judge and decide on a schedule: a challenger takes over only when it clears every bar."""
     from threading import Event
 
+    from cluster.only_one import only_one
     from cluster.stages import retrain as stage
     from pipelines.candles import timeframe_ms
 
-    settings, pace, stop = context.obj, timeframe_ms(every) / 1000, Event()
+    settings, pace = context.obj, timeframe_ms(every) / 1000
+    if only_round:
+        with ConsoleProgress() as progress:
+            typer.echo(to_json(stage.retrain_once(settings, progress, only_round)))
+        return
 
     def run(number: int) -> stage.Round:
-        with ConsoleProgress() as progress:
-            return stage.retrain_once(settings, progress, number)
+        return stage.retrain_apart([*sys.argv[1:], "--only-round", str(number)], number)
 
     def told(done: stage.Round) -> None:
         typer.echo(to_json(done) if json else f"Round {done.number} at {done.started} UTC: {done.status}. {done.text}")
 
     record = settings.workspace.var / stage.RECORD
-    stage.retrain(run, every_s=pace, rounds=rounds, wait=stop.wait, told=told, record=record)
+    with only_one(settings.workspace.run_dir / "retrain.lock", "a schedule of retraining"):
+        stage.retrain(run, every_s=pace, rounds=rounds, wait=Event().wait, told=told, record=record)

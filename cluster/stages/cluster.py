@@ -50,6 +50,15 @@ class ClusterStatus:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A job that the head knows."""
+
+    job_id: str
+    status: str
+    command: str
+
+
+@dataclass(frozen=True)
 class JobResult:
     """A finished job: its state and the exit code of its driver."""
 
@@ -143,31 +152,70 @@ def submit(settings: Settings, arguments: Sequence[str], say: Callable[[str], No
     Raises:
         ClusterError: no head runs or it does not answer.
     """
+    office = _office(settings)
+    job = start_job(settings, arguments)
+    shown = 0
+    while True:
+        state = str(office.client.get_job_status(job).value)
+        logs = office.client.get_job_logs(job)
+        for line in logs[shown:].splitlines():
+            say(line)
+        shown = len(logs)
+        if state in FINAL:
+            return JobResult(job, state, _exit_code(f"{office.url}/api/jobs/{job}", office.headers, state))
+        time.sleep(1.0)
+
+
+def start_job(settings: Settings, arguments: Sequence[str]) -> str:
+    """Start `python -m cluster ARGUMENTS` as a Ray job that needs nobody to watch it; returns its id.
+
+    Raises:
+        ClusterError: no head runs or it does not answer.
+    """
+    workspace = settings.workspace.root.resolve()
+    words = (sys.executable, "-m", "cluster", "--workspace", str(workspace), *arguments)
+    return _submitted(_office(settings).client, " ".join(shlex.quote(part) for part in words))
+
+
+def jobs(settings: Settings) -> tuple[Job, ...]:
+    """Every job that the head knows, the newest first."""
+    found = [each for each in _office(settings).client.list_jobs() if each.submission_id]
+    found.sort(key=lambda each: -(each.start_time or 0))
+    return tuple(Job(each.submission_id, str(each.status.value), str(each.entrypoint)) for each in found)
+
+
+def stop_job(settings: Settings, job: str) -> bool:
+    """Ask a job to end; False when it had ended already.
+
+    Raises:
+        ClusterError: the head knows no such job.
+    """
+    office = _office(settings)
+    if job not in {each.job_id for each in jobs(settings)}:
+        raise ClusterError(f"there is no job {job}", where=office.url, todo="cluster jobs names them")
+    return bool(office.client.stop_job(job))
+
+
+@dataclass(frozen=True)
+class _Office:
+    """Where jobs are taken: Ray's client, its address, and what a plain request needs."""
+
+    client: Any
+    url: str
+    headers: dict[str, str]
+
+
+def _office(settings: Settings) -> _Office:
     record = running_head(settings)
     url = record["dashboard_url"] if record else os.environ.get("RAY_API_SERVER_ADDRESS", "")
     if not url:
-        raise ClusterError("no Ray head runs in this workspace", where="cluster submit", todo="cluster up first")
+        raise ClusterError("no Ray head runs in this workspace", where="jobs", todo="cluster up first")
     os.environ.update(ray_environment(settings))
     from ray.job_submission import JobSubmissionClient
 
     token = read_secret(token_file(settings), "Ray's token")
     headers = {"Authorization": f"Bearer {token}"}
-    client = JobSubmissionClient(url, headers=headers)
-    workspace = settings.workspace.root.resolve()
-    entrypoint = " ".join(
-        shlex.quote(part) for part in (sys.executable, "-m", "cluster", "--workspace", str(workspace), *arguments)
-    )
-    job = _submitted(client, entrypoint)
-    shown = 0
-    while True:
-        state = str(client.get_job_status(job).value)
-        logs = client.get_job_logs(job)
-        for line in logs[shown:].splitlines():
-            say(line)
-        shown = len(logs)
-        if state in FINAL:
-            return JobResult(job, state, _exit_code(f"{url}/api/jobs/{job}", headers, state))
-        time.sleep(1.0)
+    return _Office(JobSubmissionClient(url, headers=headers), url, headers)
 
 
 def _submitted(client: Any, entrypoint: str) -> str:

@@ -154,6 +154,7 @@ def judge_config(
         trials=int((sweep or {}).get("trials", 1)),
         overfitting=None if overfit is None else Overfitting(**overfit),
         gpus_per_fit=settings.sweep.gpus_per_trial,
+        workers=settings.sweep.workers_per_fit,
     )
 
 

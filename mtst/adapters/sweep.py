@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtst.adapters.search_space import configs_of, search_space
+from mtst.adapters.sweep_state import finish_sweep, latest_sweep, open_sweep
 from mtst.adapters.sweep_summary import Budget, budget_of, importance_of
 from mtst.adapters.tracking import Tracker
 from mtst.adapters.trial_runs import TrialRow, TrialRuns
 from mtst.selection import Overfitting, overfitting_of
 from observability.errors import RegistryError, TrainingError
-from observability.files import write_whole
 from observability.logging import get_logger
 from observability.progress import NullProgress, Progress
 from pipelines.folds import walk_forward
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from observability.metrics import Meters
     from pipelines.spec import DatasetSpec
 
-STATE_FILE = "sweep.json"
 PATIENCE_S = 600.0  # a search of hours outlives a restart of its MLflow
+__all__ = ["SweepConfig", "SweepResult", "latest_sweep", "run_sweep", "search_split"]
 Scheduler = Literal["asha", "pbt", "none"]
 
 
@@ -107,6 +106,7 @@ def run_sweep(
     progress: Progress | None = None,
     resume: bool = False,
     meters: Meters | None = None,
+    trial: Callable[..., None] | None = None,
 ) -> SweepResult:
     """Search on a running Ray cluster (`ray.init` is the caller's).
 
@@ -114,13 +114,15 @@ def run_sweep(
         features_path: folder of feature files, as `pipelines` builds them.
         storage_dir: Tune's checkpoints and state; trusted storage, as Tune keeps its own state as pickles.
         resume: go on with the newest unfinished sweep of this specification in `storage_dir`, if there is one.
+        trial: a stand-in for `run_trial`, for benchmarks of the search itself.
+        trial: a stand-in for `run_trial`, for benchmarks of the search itself.
 
     Raises:
         TrainingError: no trial gave a usable loss.
         RegistryError: MLflow cannot be opened.
     """
     # Ray reads its token settings while it is imported, and the session sets them first: so not at the top.
-    from mtst.adapters.trials import TrialsCallback, rows_of
+    from mtst.adapters.trials import TrialsCallback, rows_of, run_trial
     from mtst.adapters.tuning import tune_trials
     from mtst.panel import load_panel
 
@@ -128,13 +130,13 @@ def run_sweep(
     panel = load_panel(features_path, spec)
     split = search_split(panel, spec, config)
     tracker = Tracker(mlflow_uri, patience_s=PATIENCE_S)
-    folder, state = _open_sweep(config, spec, tracker, storage_dir, resume)
-    parent = state["parent_run_id"]
+    folder, parent = open_sweep(asdict(config), spec, tracker, storage_dir, resume=resume)
     runs = TrialRuns(tracker, parent)
     with (progress or NullProgress()).task("sweep", total=config.trials) as task:
         callback = TrialsCallback().attach(runs, task, config.epochs, meters)
         try:
-            results = tune_trials(config, spec, folder, callback, {"panel": panel, "split": split})
+            shared = {"panel": panel, "split": split}
+            results = tune_trials(config, spec, folder, callback, shared, trial=trial or run_trial)
             rows = rows_of(results)
             best, base = _best(rows, results, spec, config)
             rows = runs.finish(rows)
@@ -165,36 +167,6 @@ def search_split(panel: Panel, spec: DatasetSpec, config: SweepConfig) -> Split:
 
     first = walk_forward(panel.timestamps, config.folds, max(spec.horizons), config.embargo)[0]
     return split_fold(panel, first, spec.lookback)
-
-
-def latest_sweep(storage_dir: Path, spec_hash: str) -> dict[str, Any] | None:
-    """State of the newest finished sweep of a data set: best_config, parent_run_id, config, trials,
-    overfitting; None if there is none."""
-    for file in sorted(storage_dir.glob(f"*/{STATE_FILE}"), reverse=True):
-        state: dict[str, Any] = json.loads(file.read_text())
-        if state["spec_hash"] == spec_hash and state["done"]:
-            return state
-    return None
-
-
-def _open_sweep(
-    config: SweepConfig, spec: DatasetSpec, tracker: Tracker, storage_dir: Path, resume: bool
-) -> tuple[Path, dict[str, Any]]:
-    """The sweep's folder and state: the newest unfinished one when resuming, else a fresh one with a parent run."""
-    if resume:
-        for file in sorted(storage_dir.glob(f"*/{STATE_FILE}"), reverse=True):
-            state: dict[str, Any] = json.loads(file.read_text())
-            if state["spec_hash"] == spec.hash and state["config"] == asdict(config) and not state["done"]:
-                return file.parent, state
-    folder = storage_dir / f"sweep-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-    folder.mkdir(parents=True)
-    tags = {"kind": "sweep", "spec_hash": spec.hash, "timeframe": spec.timeframe, "folder": str(folder)}
-    parent = tracker.start(folder.name, tags=tags)
-    tracker.log(parent, params={**asdict(config), "pairs": ",".join(spec.pairs), "features": len(spec.columns)})
-    tracker.log_text(parent, spec.to_json(), "spec.json")
-    state = {"spec_hash": spec.hash, "config": asdict(config), "parent_run_id": parent, "done": False}
-    _write_state(folder, state)
-    return folder, state
 
 
 def _best(
@@ -230,9 +202,8 @@ def _finish(tracker: Tracker, found: SweepResult) -> None:
     )
     tracker.log_text(parent, json.dumps(found.best_config, indent=1), "best_config.json")
     tracker.end(parent)
-    state = json.loads((found.folder / STATE_FILE).read_text())
     facts = {"trials": len(found.trials), "overfitting": None if overfit is None else asdict(overfit)}
-    _write_state(found.folder, {**state, "done": True, "best_config": found.best_config, **facts})
+    finish_sweep(found.folder, best_config=found.best_config, **facts)
 
 
 def _end_badly(tracker: Tracker, parent: str, error: BaseException) -> None:
@@ -242,7 +213,3 @@ def _end_badly(tracker: Tracker, parent: str, error: BaseException) -> None:
         tracker.end(parent, "FAILED" if isinstance(error, Exception) else "KILLED")
     except RegistryError as closing:
         get_logger(__name__).warning("runs stay open", parent=parent, error=str(closing))
-
-
-def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    write_whole(folder / STATE_FILE, json.dumps(state, indent=1))

@@ -16,7 +16,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from mtst.adapters.placement import device_for, gpu_share
 from mtst.adapters.search_space import PERTURBED, default_choice, search_space
-from mtst.adapters.trials import TrialsCallback, run_trial
+from mtst.adapters.trials import TrialsCallback
 
 if TYPE_CHECKING:
     from mtst.adapters.sweep import SweepConfig
@@ -52,13 +52,13 @@ def tune_trials(
     callback: TrialsCallback,
     shared: Mapping[str, Any],
     *,
-    trial: Callable[..., None] = run_trial,
+    trial: Callable[..., None],
 ) -> Any:
     """Run the trials, or go on with those that `folder` holds; returns Tune's result grid.
 
     Args:
         shared: what every trial is given besides its choice and `job`, once through the object store.
-        trial: what a trial does; benchmarks put a stand-in here.
+        trial: what a trial does, see `run_trial`.
     """
     import optuna
 

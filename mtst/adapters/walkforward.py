@@ -20,6 +20,7 @@ from observability.files import write_whole
 from observability.progress import NullProgress, Progress, ProgressTask
 
 if TYPE_CHECKING:
+    from mtst.adapters.distributed import Trained
     from mtst.artifact import LoadedArtifact
     from mtst.evaluation import Evaluation, EvaluationOptions
     from mtst.panel import Panel, Split
@@ -40,6 +41,7 @@ class JudgeConfig:
         options: None means the default baselines and costs, scored on every `test_stride`-th candle.
         trials, overfitting: how many configurations the recipe was chosen from, and what they say of that choice.
         gpus_per_fit: part of a GPU that Ray reserves for each fit; None lets every core train one, see `gpu_share`.
+        workers: how many train each model together; above 1 the models are trained one after the other.
     """
 
     folds: int = 3
@@ -49,6 +51,7 @@ class JudgeConfig:
     trials: int = 1
     overfitting: Overfitting | None = None
     gpus_per_fit: float | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,13 @@ def judge(
     recipe = _on(recipe, device_for(gpus))
     score, fit = as_task(_score), as_task(_fit)
     options = _options(config)
-    jobs = {score.remote(shared, fold, recipe, options): f"fold {n + 1}" for n, fold in enumerate(folds)}
-    final_job = fit.remote(shared, recipe) if with_final else None
-    if final_job is not None:
-        jobs[final_job] = "final fit"
-    with (progress or NullProgress()).task(title, total=len(jobs)) as task:
+    with (progress or NullProgress()).task(title, total=len(folds) + with_final) as task:
+        parts = (*folds, *([None] if with_final else []))
+        fits = _fits(recipe, panel, parts, config.workers, storage=out_dir / "fits", task=task)
+        jobs = {score.remote(shared, f, recipe, options, fits.get(f)): f"fold {n + 1}" for n, f in enumerate(folds)}
+        final_job = fit.remote(shared, recipe, fits.get(None)) if with_final else None
+        if final_job is not None:
+            jobs[final_job] = "final fit"
         done = _gather(jobs, task)
         scored = [done[job] for job in jobs if job is not final_job]
         evaluation = summarise(scored, trials=config.trials, overfitting=config.overfitting)
@@ -194,31 +199,48 @@ def final_split(panel: Panel, lookback: int) -> Split:
     return Split(rows[times + purge < edge], rows[times >= edge], rows[:0])
 
 
-def _score(panel: Panel, fold: Fold, recipe: Recipe, options: EvaluationOptions) -> Any:
+def _fits(
+    recipe: Recipe, panel: Panel, parts: tuple[Fold | None, ...], workers: int, *, storage: Path, task: ProgressTask
+) -> dict[Fold | None, Trained]:
+    """Models that several workers train together, by fold; None is the one for use. None at all for one worker."""
+    from mtst.adapters.distributed import train_together
+    from mtst.panel import split_fold
+
+    lookback = int(recipe["model"]["lookback"])
+    fits: dict[Fold | None, Trained] = {}
+    for number, part in enumerate(parts if workers > 1 else ()):
+        split = final_split(panel, lookback) if part is None else split_fold(panel, part, lookback)
+        task.advance(0, f"{workers} workers train model {number + 1} of {len(parts)}")
+        fits[part] = train_together(recipe, panel, split, workers, storage / f"model-{number + 1}")
+    return fits
+
+
+def _score(panel: Panel, fold: Fold, recipe: Recipe, options: EvaluationOptions, fitted: Trained | None) -> Any:
     from mtst.evaluation import evaluate_fold
     from mtst.model import MTSTConfig
     from mtst.training import TrainingConfig
 
     model, training = MTSTConfig.from_dict(recipe["model"]), TrainingConfig.from_dict(recipe["training"])
-    return evaluate_fold(panel, fold, model, training, options)
+    trained = None if fitted is None else fitted.result(recipe["model"])
+    return evaluate_fold(panel, fold, model, training, options, trained=trained)
 
 
-def _fit(panel: Panel, recipe: Recipe) -> FinalFit:
+def _fit(panel: Panel, recipe: Recipe, fitted: Trained | None) -> FinalFit:
+    from mtst.adapters.distributed import Trained
     from mtst.model import MTSTConfig
     from mtst.training import TrainingConfig, train
 
     model, training = MTSTConfig.from_dict(recipe["model"]), TrainingConfig.from_dict(recipe["training"])
     split = final_split(panel, model.lookback)
-    result = train(model, training, panel, split)
-    times = panel.timestamps[split.valid]
+    made = fitted or Trained.of(train(model, training, panel, split))
     return FinalFit(
-        weights={name: value.numpy() for name, value in result.model.state_dict().items()},
-        scaler=result.scaler.to_dict(),
-        history=result.history,
+        weights=made.weights,
+        scaler=made.scaler,
+        history=made.history,
         train_windows=len(split.train),
         start_ms=int(panel.timestamps[split.train].min()),
-        end_ms=int(times.max()),
-        seconds=result.seconds,
+        end_ms=int(panel.timestamps[split.valid].max()),
+        seconds=made.seconds,
     )
 
 

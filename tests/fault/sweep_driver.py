@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from cluster.environment import ray_environment, token_file
-from cluster.ray_local import make_token, ray_session
+from cluster.ray_local import make_token, ray_session, remove_temp_root, temp_root
 from cluster.settings import Settings
 from mtst.adapters.sweep import SweepConfig, run_sweep
 from tests.integration.sweep_driver import Watcher, facts_of, kill_driver, kill_worker
@@ -119,7 +119,8 @@ class Nodes(AbstractContextManager["Nodes", None]):
         import ray
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.root = temp_root(settings.workspace.var)
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(self.root)})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
 
@@ -133,6 +134,7 @@ class Nodes(AbstractContextManager["Nodes", None]):
 
         ray.shutdown()
         self.cluster.shutdown()
+        remove_temp_root(self.root)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from benchmarks.ett import load_series
 from benchmarks.ett_ridge import ridge, truth
-from mtst.loop import Loop, Share, TrainingConfig
+from mtst.loop import TrainingConfig
 from mtst.model import MTSTConfig
-from mtst.series import Series, SeriesTask, SeriesWindows, forecast_series, train_series
+from mtst.series import Series, SeriesWindows, forecast_series, train_series
+from mtst.share import Share
 from observability.errors import DataError, TrainingError
 
 NETWORK = MTSTConfig(
@@ -77,18 +77,13 @@ def test_bf16_trains_to_about_the_same_loss(waves: Series) -> None:
     assert half == pytest.approx(full, rel=0.05)
 
 
-def test_two_processes_shares_of_a_batch_make_the_whole(waves: Series) -> None:
-    class Listening(SeriesTask):
-        def loss(self, network: nn.Module, chosen: np.ndarray) -> Tensor:
-            seen.extend(chosen.tolist())
-            return super().loss(network, chosen)
-
-    seen: list[int] = []
-    task = Listening(NETWORK, QUICK, waves, "mae", judge_start=False)
-    for rank in range(2):
-        loop = Loop(task, QUICK, share=Share(rank, 2))
-        loop.step(loop.start(None), np.arange(10), 0.0)
-    assert sorted(seen) == list(range(10))
+@pytest.mark.parametrize(("windows", "world"), [(10, 2), (11, 2), (7, 3), (4, 1)])
+def test_the_processes_shares_of_a_batch_make_the_whole(windows: int, world: int) -> None:
+    chosen, losses = np.arange(windows), np.random.default_rng(0).random(windows)
+    shares = [Share(rank, world) for rank in range(world)]
+    assert sorted(np.concatenate([share.of(chosen) for share in shares])) == list(range(windows))
+    told = [losses[share.of(chosen)].mean() * share.weight(chosen) for share in shares]
+    assert np.mean(told) == pytest.approx(losses.mean())
 
 
 def test_a_file_that_is_no_series_is_refused(tmp_path: Path) -> None:
