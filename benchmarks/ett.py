@@ -1,7 +1,8 @@
 """Long-horizon forecasting of an ETT series: the field's own table, measured on the full test set.
 
 Split 12/4/4 months, z-scores from the training part. The recipe below was chosen on validation parts only; it is an
-average of three networks (two look-backs) and of the ridge regression that is also its baseline.
+average of three networks and two ridge regressions, the shorter of which is also its baseline. The table scores squared
+and absolute errors, so networks of both losses are in it: one forecasts nearer the mean, one nearer the median.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ from observability.errors import DataError
 from observability.progress import Progress
 
 MONTH_DAYS, DAY_SECONDS = 30, 86_400
-RIDGE_LOOKBACK = 336
+RIDGE_LOOKBACKS = (336, 512)  # the first is the baseline
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One network of the average: its look-back and resolutions (16 or 32 tokens a branch suit the vector unit)."""
+    """A network of the average: loss, look-back and resolutions (16 or 32 tokens a branch suit the vector unit)."""
 
+    loss: str
     lookback: int
     patches: tuple[int, ...]
     strides: tuple[int, ...]
 
 
 MEMBERS = (
-    Member(336, (24, 48), (22, 20)),
-    Member(336, (24, 48), (22, 20)),  # once more from another seed
-    Member(512, (32, 64), (16, 32)),
+    Member("mae", 336, (24, 48), (22, 20)),
+    Member("mse", 336, (24, 48), (22, 20)),
+    Member("mse", 512, (32, 64), (16, 32)),
 )
 NETWORK = MTSTConfig(
     channel_mode="independent", forecast="channels", head="point", instance_norm="reversible", n_layers=1, d_model=32,
@@ -51,7 +53,6 @@ NETWORK = MTSTConfig(
 TRAINING = TrainingConfig(
     lr=1e-3, batch=128, epochs=5, patience=5, weight_decay=0.01, max_windows=0, max_valid=0, ema=0.99, precision="bf16"
 )
-LOSS = "mae"
 
 
 def load_series(csv: Path) -> Series:
@@ -87,7 +88,7 @@ def train_member(
 ) -> SeriesResult:
     """One network, trained by the frozen recipe."""
     config = replace(training, seed=seed)
-    return train_series(network_of(member, series.values.shape[1], horizon), config, series, LOSS)
+    return train_series(network_of(member, series.values.shape[1], horizon), config, series, member.loss)
 
 
 def errors(forecast: Array, series: Series, part: str, horizon: int, windows: int = 0) -> tuple[float, float]:
@@ -111,24 +112,27 @@ def run(
     }  # fmt: skip
     with progress.task(f"{known}: {len(horizons)} horizons, {seeds} seeds", total=len(horizons) * seeds) as task:
         for horizon in horizons:
-            plain = ridge(series, RIDGE_LOOKBACK, horizon)
+            plain = [ridge(series, lookback, horizon) for lookback in RIDGE_LOOKBACKS]
             runs = []
             for seed in range(seeds):
                 runs.append(_one(series, horizon, seed, plain, training))
                 task.advance(1, f"horizon {horizon}, seed {seed}: {runs[-1]['mse']:.4f} / {runs[-1]['mae']:.4f}")
             facts["runs"] += runs
-            rows += _rows(series, horizon, runs, plain["test"], known)
+            rows += _rows(series, horizon, runs, plain[0]["test"], known)
     bound = "the series: one test part, to which training and validation parts are no faithful guide"
     return Figures(f"{known}: errors on the full test part", tuple(rows), bound, facts)
 
 
-def _one(series: Series, horizon: int, seed: int, plain: dict[str, Array], training: TrainingConfig) -> dict[str, Any]:
+def _one(
+    series: Series, horizon: int, seed: int, plain: list[dict[str, Array]], training: TrainingConfig
+) -> dict[str, Any]:
     began = time.process_time()
     results = [train_member(member, series, horizon, seed * 101 + n, training) for n, member in enumerate(MEMBERS)]
     row: dict[str, Any] = {"horizon": horizon, "seed": seed}
     for part in ("valid", "test"):
         each = [forecast_series(result, series, part, training) for result in results]
-        mean = (sum(each) + plain[part]) / (len(each) + 1)
+        forecasts = [*each, *(one[part] for one in plain)]
+        mean = sum(forecasts) / len(forecasts)
         names = ("mse", "mae") if part == "test" else ("valid_mse", "valid_mae")
         row |= dict(zip(names, errors(mean, series, part, horizon), strict=True))
         if part == "test":

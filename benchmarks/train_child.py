@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ett import LOSS, MEMBERS, TRAINING, network_of
+from benchmarks.ett import MEMBERS, TRAINING, network_of
 from benchmarks.patchtst import PatchTST
 from mtst.loop import Loop, precision
 from mtst.model import MTSTConfig, count_parameters
@@ -40,7 +40,7 @@ def mtst_step(config: MTSTConfig) -> tuple[nn.Module, Step]:
     """The product's own training step, with everything that it does: gather, forward, backward, clip, AdamW, EMA."""
     rows = np.random.default_rng(0).standard_normal((3000, CHANNELS)).astype(np.float32)
     training = replace(TRAINING, batch=BATCH, device="cpu")
-    task = SeriesTask(config, training, Series(rows, 2000, 2500, 3000), LOSS, judge_start=False)
+    task = SeriesTask(config, training, Series(rows, 2000, 2500, 3000), MEMBERS[0].loss, judge_start=False)
     loop = Loop(task, training)
     state = loop.start(None)
     task.model.train()
