@@ -40,7 +40,7 @@ def mtst_step(config: MTSTConfig) -> tuple[nn.Module, Step]:
     """The product's own training step, with everything that it does: gather, forward, backward, clip, AdamW, EMA."""
     rows = np.random.default_rng(0).standard_normal((3000, CHANNELS)).astype(np.float32)
     training = replace(TRAINING, batch=BATCH, device="cpu")
-    task = SeriesTask(config, training, Series(rows, 2000, 2500, 3000), MEMBERS[0].loss, judge_start=False)
+    task = SeriesTask(config, training, Series(rows, 2000, 2500, 3000), MEMBERS[0], judge_start=False)
     loop = Loop(task, training)
     state = loop.start(None)
     task.model.train()
@@ -103,7 +103,7 @@ def main(kind: str, threads: int, seconds: float) -> dict[str, Any]:
     keep_freed_memory()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = {"mtst": network_of(MEMBERS[0], CHANNELS, HORIZON), "paper": PAPER}.get(kind)
+    config = {"mtst": network_of(CHANNELS, HORIZON), "paper": PAPER}.get(kind)
     model, step = mtst_step(config) if config else patchtst_step()
     times: list[float] = []
     spent: list[float] = []
