@@ -53,6 +53,7 @@ FEED: dict[str, dict[str, Any]] = {
 }
 BLIND = ("stale candles", "frozen feed")  # faults after which no bot has the newest candle
 GRACE_MS = 61_000  # how long into the next candle a bot may still go by the one before it
+FROZEN = 4  # candles for which a feed stands still or lags: longer than anybody may go by what he saw last
 OUTAGE_MS = 45_000  # from just before a candle's close: one try fails, and one of half a minute later
 
 
@@ -186,10 +187,11 @@ class ChaosStand(Stand):
                 begins = closes_ms - now_ms - OUTAGE_MS // 2
                 self.client.plan_fault(**OUTAGES[name], count=0, after_ms=begins, for_ms=OUTAGE_MS)
                 return
-            for_ms = AWAY * CANDLE_MS
+            for_ms = (FROZEN if name in BLIND else AWAY) * CANDLE_MS
             self.client.plan_fault(**FEED[name], for_ms=for_ms)
             if name in BLIND:
                 self.damage.gaps.append(Gap(f"there were {name}", BOTS, closes_ms + GRACE_MS, now_ms + for_ms))
+                self.run(FROZEN)  # nothing else may end it early
 
         return plan
 

@@ -47,7 +47,7 @@ class Watch:
         for name, account in ledger["accounts"].items():
             for pair, price in prices.items():
                 key, bare = (name, pair), uncovered(account, pair)
-                if bare * price <= DUST:
+                if bare * price <= DUST + dust(account["orders"], pair) * price:
                     self.bare_ms.pop(key, None)
                     continue
                 since = self.bare_ms.setdefault(key, now_ms)
@@ -80,6 +80,12 @@ def uncovered(account: Mapping[str, Any], pair: str) -> float:
     return held - sum(float(order["amount"]) for order in open_orders if "stop" in order["type"])
 
 
+def dust(orders: Iterable[Mapping[str, Any]], pair: str) -> float:
+    """What sales may have left behind in base currency: each is cut to whole lots, and what it leaves adds up."""
+    sold = [order["amount"] for order in orders if order["pair"] == pair and order["side"] == "sell"]
+    return sum(10.0 ** -len(amount.partition(".")[2]) for amount in sold)
+
+
 def doubled(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Entries that began to fill while an earlier one was still held, each as (pair, order)."""
     held: defaultdict[str, float] = defaultdict(float)
@@ -89,7 +95,8 @@ def doubled(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if fill["side"] == "sell":
             held[pair] -= amount
             continue
-        if order not in begun and held[pair] * float(fill["price"]) > DUST:
+        left = dust(account["orders"], pair)
+        if order not in begun and (held[pair] - left) * float(fill["price"]) > DUST:
             yield pair, order
         begun.add(order)
         # what the fee takes away is not there to be sold

@@ -16,26 +16,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 
-from cluster.environment import ray_environment, token_file
-from cluster.ray_local import make_token, ray_session, remove_temp_root, temp_root
+from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from mtst.adapters.sweep import SweepConfig, run_sweep
+from tests.fault.ray_nodes import Nodes
 from tests.integration.sweep_driver import Watcher, facts_of, kill_driver, kill_worker
 from tests.unit.mtst_serving.serving_kit import small_spec, write_features
 
 CONFIG = SweepConfig(trials=5, epochs=4, max_windows=4000, max_valid=800, folds=2, small=True, scheduler="none")
 ROWS = 4000
 AWAY_S = 30.0
-QUICK = {  # a dead node is noticed in seconds, as cluster/deploy has it
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
 Acts = list[tuple[float, Callable[[], bool]]]
 
 
@@ -108,33 +102,6 @@ def fill(file: Path) -> bool:
                 target.write(b"\0" * 4096)
         except OSError:
             return True
-
-
-class Nodes(AbstractContextManager["Nodes", None]):
-    """A cluster of three raylets on this machine: a head without processors and two nodes of one each."""
-
-    def __init__(self, settings: Settings) -> None:
-        make_token(token_file(settings))
-        os.environ.update(ray_environment(settings) | QUICK)
-        import ray
-        from ray.cluster_utils import Cluster
-
-        self.root = temp_root(settings.workspace.var)
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(self.root)})
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
-        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
-
-    def kill(self) -> bool:
-        """kill -9 a node's raylet; its workers end with it."""
-        self.cluster.remove_node(self.nodes[0], allow_graceful=False)
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        import ray
-
-        ray.shutdown()
-        self.cluster.shutdown()
-        remove_temp_root(self.root)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Freqtrade's cleaning of candles, the same result in a twentieth of the time where they are in order.
+"""Freqtrade's cleaning of candles: the same result in a twentieth of the time, and no half candle taken for a whole.
 
 Freqtrade groups and resamples a pair's whole history by pandas twice a new candle, which costs more than the rest of a
 bot's loop. Here numpy merges the candles, and only a history with holes or with a number that is not finite is left to
@@ -30,6 +30,16 @@ def install() -> None:
         return
     # Freqtrade's two modules that clean each hold the function under a name of their own
     converter.clean_ohlcv_dataframe = exchanges.clean_ohlcv_dataframe = QuickCleaning(original)
+
+
+def drop_last(exchange: Any) -> None:
+    """Have a Freqtrade exchange never take the newest candle of an answer for a closed one.
+
+    After a candle's silence Freqtrade believes that the exchange has nothing newer, and takes the half candle that a
+    frozen feed goes on showing for a whole one. Where the forming candle is always shown, as on Binance, the last row
+    is that one, or the feed lags behind; then nothing is lost but a moment.
+    """
+    exchange._candle_is_final = lambda *_: False
 
 
 class QuickCleaning:

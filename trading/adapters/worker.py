@@ -88,6 +88,7 @@ class TradingDesk:
         self.gate.stand_at(bot.exchange)
         bot.exchange.fetch_order = doubting(bot.exchange.fetch_order, self.gate.lookup)
         self.books.calls.listen(bot.exchange)
+        quick_candles.drop_last(bot.exchange)
         strategy.desk = self
         self.bot = bot
 

@@ -64,7 +64,16 @@ def test_dust_and_an_order_that_is_being_filled_are_no_bare_position() -> None:
     ids=["in and out", "in parts", "twice"],
 )
 def test_a_second_entry_is_seen(fills: list[dict[str, Any]], expected: list[tuple[str, str]]) -> None:
-    assert list(doubled({"fills": fills})) == expected
+    assert list(doubled({"fills": fills, "orders": []})) == expected
+
+
+def test_what_many_sales_leave_behind_is_no_position() -> None:
+    sales = [_order(number, "sell", "market", "filled", 0) | {"amount": "0.9990"} for number in range(3_000)]
+    assert _looked(*(_ledger(0.3, sales, at * STEP) for at in range(9))).bare_ms == {}
+    assert _looked(*(_ledger(0.5, sales, at * STEP) for at in range(9))).broken
+    fills = [_fill(1, 1, "buy", 0.3), _fill(2, 2, "buy")]
+    assert list(doubled({"fills": fills, "orders": sales})) == []
+    assert list(doubled({"fills": fills, "orders": sales[:1]})) == [(PAIR, "2")]
 
 
 def test_an_entry_in_a_gap_is_seen_and_an_exit_is_not() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from freqtrade.configuration import setup_utils_configuration
 from freqtrade.data.converter import converter
 from freqtrade.data.converter.converter import clean_ohlcv_dataframe
-from freqtrade.enums import CandleType
+from freqtrade.enums import CandleType, RunMode
+from freqtrade.exchange import Exchange
 from freqtrade.exchange import exchange as exchanges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.adapters import quick_candles
+from trading.adapters.backtest.candles import offline_exchange
+from trading.adapters.bot_spec import BotSpec
+from trading.adapters.freqtrade_config import write_config
 from trading.adapters.quick_candles import QuickCleaning
 
 STEP_MS, START_MS = 900_000, 1_700_000_100_000
@@ -83,3 +89,22 @@ def test_installed_once_in_both_places(monkeypatch: pytest.MonkeyPatch) -> None:
     quick_candles.install()
     assert converter.clean_ohlcv_dataframe is first
     assert first.original is clean_ohlcv_dataframe
+
+
+def test_a_frozen_feeds_half_candle_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    spec = BotSpec(
+        "swing", "swing", "swing", "sandbox", "dry-run", ("BTC/USDT",), "15m", str(tmp_path), "http://unused"
+    )
+    config = setup_utils_configuration({"config": [str(path) for path in write_config(spec)]}, RunMode.BACKTEST)
+    opened = [START_MS - START_MS % STEP_MS + STEP_MS * number for number in range(4)]
+    frozen = [[at, 1.0, 1.0, 1.0, 1.0, 1.0] for at in opened]  # the last is still forming when the feed freezes
+
+    def newest(exchange: Exchange, candles_later: int) -> int:
+        asked_ms = opened[-1] + candles_later * STEP_MS + 1_000
+        frame = exchange._process_ohlcv_df("BTC/USDT", "15m", CandleType.SPOT, frozen, False, True, asked_ms)
+        return int(frame["date"].iloc[-1].timestamp() * 1000)
+
+    theirs, ours = (offline_exchange(dict(config), {"BTC/USDT": 1.0}) for _ in range(2))
+    quick_candles.drop_last(ours)
+    assert newest(theirs, 2) == opened[-1], "Freqtrade itself believes it: else this mend is not needed any more"
+    assert [newest(ours, later) for later in (0, 1, 2, 9)] == [opened[-2]] * 4

@@ -1,0 +1,47 @@
+"""A Ray cluster of several raylets on this machine, of which one can be killed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+
+from cluster.environment import ray_environment, token_file
+from cluster.ray_local import make_token, remove_temp_root, temp_root
+from cluster.settings import Settings
+
+QUICK = {  # a dead node is noticed in seconds, as cluster/deploy has it
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+class Nodes(AbstractContextManager["Nodes", None]):
+    """A head without processors and some nodes of one each; the driver has joined."""
+
+    def __init__(self, settings: Settings, nodes: int = 2) -> None:
+        make_token(token_file(settings))
+        os.environ.update(ray_environment(settings) | QUICK)
+        import ray
+        from ray.cluster_utils import Cluster
+
+        self.root = temp_root(settings.workspace.var)
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(self.root)})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
+        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    def add(self, **resources: float) -> None:
+        """One more node, with these resources of its own."""
+        self.nodes.append(self.cluster.add_node(num_cpus=1, resources=resources))
+
+    def kill(self, node: int = 0) -> bool:
+        """kill -9 a node's raylet; its workers end with it."""
+        self.cluster.remove_node(self.nodes[node], allow_graceful=False)
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()
+        self.cluster.shutdown()
+        remove_temp_root(self.root)
