@@ -1,8 +1,8 @@
 """What a sweep costs beside its trainings: a trial's overhead, how full the GPUs are, and how cost grows.
 
-(a) One trial at a time, real trainings, beside the bare training function in a plain loop of a process of its own,
-before and after. (b) Eight GPUs that Ray is told of and that are not there, under trials that sleep: the search, Ray
-and MLflow run as always, and two cores bound nothing. (c) The same sleepers, more of them, over more raylets.
+(a) One trial at a time, real trainings of a sweep's default size, beside the bare training function in a plain loop of
+a process of its own. (b) Eight GPUs that Ray is told of and that are not there, under trials that sleep: the search,
+Ray and MLflow run as always, and two cores bound nothing. (c) The same sleepers, more of them, over more raylets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.figures import Figure, Figures, Table
 from benchmarks.markets import simulated_candles
@@ -59,6 +60,7 @@ class Stopwatch(NullProgress, NullTask):
     def __init__(self) -> None:
         self.ends: list[float] = []
         self.cpu: list[float] = []
+        self.tree: list[float] = []  # CPU time of Ray and all workers too, when a trial ends
 
     def task(self, title: str, total: float | None = None) -> NullTask:
         return self
@@ -67,9 +69,10 @@ class Stopwatch(NullProgress, NullTask):
         self.cpu.append(time.process_time())
         if not n:  # how a trial's last report is told
             self.ends.append(time.perf_counter())
+            self.tree.append(sum(map(cpu_of, (psutil.Process(), *psutil.Process().children(recursive=True)))))
 
 
-def run(progress: Progress, *, trials: int = 5, parts: str = "abc") -> Figures:
+def run(progress: Progress, *, trials: int = 4, parts: str = "abc") -> Figures:
     """Measure the parts asked for in a throw-away folder."""
     figures: list[Figure] = []
     tables: list[Table] = []
@@ -108,16 +111,16 @@ def prepare(root: Path) -> Bench:
 
 def overhead(bench: Bench, trials: int) -> tuple[list[Figure], dict[str, Any]]:
     """(a) From the end of the first trial to the end of the last, against the same trainings in a loop."""
-    config = replace(STAND_IN, trials=trials, epochs=2, max_windows=6000, scheduler="none")
+    config = replace(STAND_IN, trials=trials, max_windows=6000, scheduler="none")
     watch = Stopwatch()
     settings = bench.settings.changed(cluster={"num_cpus": 1, "dashboard": False})
     with ray_session(settings):
         began = time.perf_counter()
         found = bench.sweep(config, progress=watch)
     choices = [row.config for row in sorted(found.trials, key=lambda row: row.trial_id)]
-    loops = [alone(bench, config, choices) for _ in range(2)]
-    bare = np.minimum(*loops)  # the machine need not be as free at both times
+    bare, cpu = alone(bench, config, choices).T
     took, plain = watch.ends[-1] - watch.ends[0], float(bare[1:].sum())
+    burnt = (watch.tree[-1] - watch.tree[0]) / float(cpu[1:].sum()) - 1
     each = (took - plain) / (trials - 1)
     hourly = 3600 * (trials - 1) / took
     return [
@@ -126,19 +129,28 @@ def overhead(bench: Bench, trials: int) -> tuple[list[Figure], dict[str, Any]]:
             "(a) overhead a trial", each, "s", "bare training", plain / (trials - 1), took / plain - 1, goal=0.1,
             at_most=True, note=f"the first trial's start: {watch.ends[0] - began - float(bare[0]):.1f} s, once",
         ),
-    ], {"sweep_s": found.seconds, "ends_s": [end - began for end in watch.ends], "bare_s": loops}  # fmt: skip
+        Figure("(a) CPU of everything beside it", 100 * burnt, "%", note="driver, Ray and workers, of the bare's CPU"),
+    ], {"sweep_s": found.seconds, "ends_s": [end - began for end in watch.ends], "cpu_s": watch.tree,
+        "bare_s": bare.tolist(), "bare_cpu_s": cpu.tolist()}  # fmt: skip
 
 
-def alone(bench: Bench, config: SweepConfig, choices: Sequence[dict[str, Any]]) -> list[float]:
-    """The bare training function in a process of its own, with a worker's settings."""
+def alone(bench: Bench, config: SweepConfig, choices: Sequence[dict[str, Any]]) -> Any:
+    """Seconds and CPU of the bare training function in a process of its own, a worker's settings, [trials, 2]."""
     words = [str(bench.settings.workspace.features), bench.spec.to_json(), json.dumps(asdict(config))]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.sweep_trial", *words, json.dumps(choices)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parent.parent, check=True,
         capture_output=True, text=True,
     )  # fmt: skip
-    took: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return took
+    return np.asarray(json.loads(done.stdout.splitlines()[-1]))
+
+
+def cpu_of(process: psutil.Process) -> float:
+    """Seconds of CPU that a process has taken, 0 where it is gone."""
+    try:
+        return sum(process.cpu_times()[:2])
+    except psutil.Error:
+        return 0.0
 
 
 def packing(bench: Bench, share: float) -> tuple[list[Figure], dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Trials for the benchmark of sweeps: the bare training function in a plain loop, and a trial that only sleeps.
 
-python -m benchmarks.sweep_trial FEATURES SPEC_JSON SWEEP_JSON CHOICES_JSON   prints the seconds of each, as JSON
+python -m benchmarks.sweep_trial FEATURES SPEC_JSON SWEEP_JSON CHOICES_JSON   prints seconds and CPU as JSON
 """
 
 from __future__ import annotations
@@ -39,21 +39,23 @@ def sleeper(choice: dict[str, Any], *, panel: Any, split: Any, job: Mapping[str,
     tune.report({**report, "complete": True})
 
 
-def bare(features: str, spec_text: str, sweep_text: str, choices_text: str) -> list[float]:
-    """Seconds that `train` takes for each choice, one after the other in this process."""
+def bare(features: str, spec_text: str, sweep_text: str, choices_text: str) -> list[tuple[float, float]]:
+    """Seconds, and seconds of CPU, that `train` takes for each choice, one after the other in this process."""
     from mtst.adapters.search_space import configs_of
     from mtst.adapters.sweep import SweepConfig, search_split
     from mtst.panel import load_panel
+    from mtst.threads import keep_freed_memory
     from mtst.training import train
     from pipelines.spec import DatasetSpec
 
+    keep_freed_memory()  # as a trial's process does
     spec, sweep = DatasetSpec.from_json(spec_text), json.loads(sweep_text)
     panel = load_panel(features, spec)
     split, took = search_split(panel, spec, SweepConfig(**sweep)), []
     for choice in json.loads(choices_text):
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         train(*configs_of(choice, spec, sweep), panel, split)
-        took.append(time.perf_counter() - began)
+        took.append((time.perf_counter() - began, time.process_time() - cpu))
     return took
 
 

@@ -150,7 +150,7 @@ def train(
 @app.command()
 def sweep(
     *,
-    trials: Annotated[int, typer.Option(min=3, help="Real trials of the overhead.")] = 5,
+    trials: Annotated[int, typer.Option(min=3, help="Real trials of the overhead.")] = 4,
     parts: Annotated[str, typer.Option(help="a overhead, b packing of GPUs, c growth with trials and nodes.")] = "abc",
     json: Json = None,
 ) -> None:

@@ -112,8 +112,10 @@ def _work(job: dict[str, Any]) -> Trained | None:
 
     from mtst.model import MTSTConfig
     from mtst.share import Share
+    from mtst.threads import keep_freed_memory
     from mtst.training import TrainingConfig, train
 
+    keep_freed_memory()
     context = ray_train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     panel, split = ray.get(job["data"])

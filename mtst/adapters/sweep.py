@@ -112,9 +112,9 @@ def run_sweep(
 
     Args:
         features_path: folder of feature files, as `pipelines` builds them.
-        storage_dir: Tune's checkpoints and state; trusted storage, as Tune keeps its own state as pickles.
+        storage_dir: Tune's checkpoints and state; a folder that all nodes share, and trusted storage, as Tune keeps
+            its own state as pickles.
         resume: go on with the newest unfinished sweep of this specification in `storage_dir`, if there is one.
-        trial: a stand-in for `run_trial`, for benchmarks of the search itself.
         trial: a stand-in for `run_trial`, for benchmarks of the search itself.
 
     Raises:

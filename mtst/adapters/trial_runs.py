@@ -50,6 +50,7 @@ class TrialRuns:
         self._ids = {trial: run.info.run_id for trial, run in self._known().items()}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self._written: list[Future[None]] = []
+        self._gave_up = False
         self._history: dict[str, dict[str, list[tuple[int, float]]]] = {}
 
     def start(self, trial_id: str, config: Mapping[str, Any]) -> None:
@@ -97,10 +98,12 @@ class TrialRuns:
         self._written.append(self._writer.submit(self._write, action))
 
     def _write(self, action: Callable[[], None]) -> None:
+        if self._gave_up:
+            return  # it was waited for long enough: `finish` tells, and a resumed sweep makes up for all of it
         try:
             action()
         except RegistryError:
-            self._tracker.patience_s = HURRY_S  # it was waited for long enough; the rest shall not wait as long again
+            self._gave_up = True
             raise
 
     def _make_up_for(self, row: TrialRow) -> None:

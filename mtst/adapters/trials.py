@@ -39,9 +39,11 @@ def run_trial(choice: dict[str, Any], *, panel: Panel, split: Split, job: Mappin
     from ray import tune
 
     from mtst.adapters.search_space import configs_of
+    from mtst.threads import keep_freed_memory
     from mtst.training import train
     from pipelines.spec import DatasetSpec
 
+    keep_freed_memory()
     population = job["sweep"]["scheduler"] == "pbt"
     model_config, training_config = configs_of(choice, DatasetSpec.from_json(job["spec"]), job["sweep"])
     training_config = replace(training_config, device=job["device"], perturbed=population)

@@ -218,8 +218,10 @@ def _fits(
 def _score(panel: Panel, fold: Fold, recipe: Recipe, options: EvaluationOptions, fitted: Trained | None) -> Any:
     from mtst.evaluation import evaluate_fold
     from mtst.model import MTSTConfig
+    from mtst.threads import keep_freed_memory
     from mtst.training import TrainingConfig
 
+    keep_freed_memory()
     model, training = MTSTConfig.from_dict(recipe["model"]), TrainingConfig.from_dict(recipe["training"])
     trained = None if fitted is None else fitted.result(recipe["model"])
     return evaluate_fold(panel, fold, model, training, options, trained=trained)
@@ -228,8 +230,10 @@ def _score(panel: Panel, fold: Fold, recipe: Recipe, options: EvaluationOptions,
 def _fit(panel: Panel, recipe: Recipe, fitted: Trained | None) -> FinalFit:
     from mtst.adapters.distributed import Trained
     from mtst.model import MTSTConfig
+    from mtst.threads import keep_freed_memory
     from mtst.training import TrainingConfig, train
 
+    keep_freed_memory()
     model, training = MTSTConfig.from_dict(recipe["model"]), TrainingConfig.from_dict(recipe["training"])
     split = final_split(panel, model.lookback)
     made = fitted or Trained.of(train(model, training, panel, split))

@@ -4,7 +4,8 @@ python -m tests.fault.sweep_driver ROOT SCENARIO...
 
 A scenario is calm, worker (a trial's process is killed while MLflow's database is locked), disk (a small disk at
 ROOT/small, mounted by the caller, is full for most of the sweep), server (MLflow's server, named in the environment,
-answers no more), cut (the driver is killed), resume, or node (one of two is killed).
+answers no more), cut (the driver is killed), resume, node (one of two is killed), or gone (MLflow's database is locked
+for longer than a sweep waits, so that it fails and is resumed).
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
+from mtst.adapters import sweep
 from mtst.adapters.sweep import SweepConfig, run_sweep
+from observability.errors import RegistryError
 from tests.fault.ray_nodes import Nodes
 from tests.integration.sweep_driver import Watcher, facts_of, kill_driver, kill_worker
 from tests.unit.mtst_serving.serving_kit import small_spec, write_features
@@ -42,15 +47,18 @@ def main(root: Path, scenarios: list[str]) -> None:
         for scenario in scenarios:
             storage = root / ("small" if scenario == "disk" else f"tune-{scenario.replace('resume', 'cut')}")
             watcher = Watcher(*acts_of(scenario, settings, storage, session))
-            result = run_sweep(
+            go = partial(
+                run_sweep,
                 CONFIG,
                 settings.workspace.features,
                 small_spec(),
                 os.environ["MLFLOW_SERVER"] if scenario == "server" else settings.workspace.mlflow_uri,
                 storage,
                 progress=watcher,
-                resume=scenario == "resume",
             )
+            if scenario == "gone":
+                fail(go)
+            result = go(resume=scenario in ("resume", "gone"))
             left = {"crashes": len(list(storage.rglob("error.txt"))), "checkpoints": whole_checkpoints(storage)}
             (root / f"{scenario}.json").write_text(json.dumps({**facts_of(result, watcher), **left}, default=str))
 
@@ -62,9 +70,18 @@ def acts_of(scenario: str, settings: Settings, storage: Path, session: object) -
         "worker": [(0.5, lambda: lock(settings.workspace.mlruns / "mlflow.db")), (0.75, kill_worker)],
         "disk": [(0.5, lambda: fill(filler)), (4.0, lambda: filler.unlink() is None)],
         "server": [(0.5, lambda: stop_server(int(os.environ["MLFLOW_SERVER_PID"])))],
+        "gone": [(0.5, lambda: lock(settings.workspace.mlruns / "mlflow.db"))],
         "cut": [(1.5, kill_driver)],
     }
     return [(1.0, session.kill)] if isinstance(session, Nodes) else acts.get(scenario, [])
+
+
+def fail(go: Callable[[], object]) -> None:
+    """A sweep without patience; after it MLflow is there again."""
+    sweep.PATIENCE_S = 1.0
+    with pytest.raises(RegistryError, match="MLflow is away"):
+        go()
+    sweep.PATIENCE_S = 60.0
 
 
 def whole_checkpoints(storage: Path) -> int:

@@ -134,6 +134,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Iterator[L
         made.done["resume"] = pool.submit(made.resume)
         made.done["calm"] = pool.submit(made.drive, "calm", "calm", "worker")
         made.done["node"] = pool.submit(made.drive, "node", "node")
+        made.done["gone"] = pool.submit(made.drive, "gone", "gone")
         made.done["disk"] = pool.submit(made.drive, "disk", "disk", before=small_disk(root / "disk" / "small"))
         yield made
     made.server.end()
@@ -224,3 +225,10 @@ def test_an_mlflow_server_that_hangs_dies_and_comes_back(lab: Lab) -> None:
     assert facts["seconds"] > AWAY_S
     same_as_calm(lab, facts)
     all_ended(lab.server.url, facts)
+
+
+def test_an_mlflow_that_stays_away_fails_the_sweep_and_resuming_writes_what_it_lacks(lab: Lab) -> None:
+    facts = lab.facts("gone", "gone", "gone")
+    assert facts["acted"] == 1
+    same_as_calm(lab, facts)
+    all_ended(database(lab, "gone"), facts)

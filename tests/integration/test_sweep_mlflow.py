@@ -75,9 +75,24 @@ def test_runs_tell_parameters_curves_and_whether_they_were_pruned(whole: Path) -
         assert run.data.metrics["final_loss"] == pytest.approx(row["loss"])
         assert len(row["blocks"]) == BLOCKS  # also of a trial that was stopped early
         assert BLOCK_NAMES[0] in run.data.metrics
+        assert run.data.metrics["system/memory_megabytes"] > 50
+        assert run.data.metrics["system/cpu_percent"] > 0
+        kept = {each.path for each in book.client.list_artifacts(row["run_id"], "trial")}
+        assert kept == {"trial/curves.png", "trial/config.json"}
         assert (row["epochs"] == CONFIG.epochs) == (row["outcome"] == "completed")
     assert "completed" in outcomes
     assert set(outcomes) <= {"completed", "pruned"}
+
+
+def test_the_sweep_tells_what_it_spent_and_what_mattered(whole: Path) -> None:
+    found = facts(whole, "whole")
+    spent, told = found["budget"], tracker(whole).get(found["parent_run_id"]).data.metrics
+    assert spent["epochs"] == sum(row["epochs"] for row in found["trials"]) == told["budget_epochs"]
+    assert spent["planned_epochs"] == CONFIG.trials * CONFIG.epochs
+    assert spent["trial_seconds"] > 0
+    assert set(found["importance"]) == set(found["trials"][0]["config"])
+    assert sum(found["importance"].values()) == pytest.approx(1)
+    assert told["importance_lr"] == pytest.approx(found["importance"]["lr"])
 
 
 def test_the_best_is_the_lowest_loss_and_can_be_trained(whole: Path) -> None:
