@@ -30,7 +30,8 @@ from pipelines.store import CandleStore, SeriesKey
 
 EXCHANGE, YEAR = "bench", 35_040
 LOOP = """
-import json, resource, sys, time
+import json, sys, time
+from benchmarks.peak import peak_mib
 from pipelines.blobs import Blobs
 from pipelines.partitions import build_partition, plan
 from pipelines.spec import DatasetSpec
@@ -39,7 +40,7 @@ store, spec, out = CandleStore(sys.argv[1]), DatasetSpec.from_json(sys.argv[2]),
 started = time.perf_counter()
 rows = sum(build_partition(store, "bench", spec, out, part).rows for part in plan(store, "bench", spec))
 took = time.perf_counter() - started
-print(json.dumps([rows, took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(json.dumps([rows, took, peak_mib()]))
 """
 STAGES = """
 import json, sys, time

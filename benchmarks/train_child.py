@@ -8,7 +8,6 @@ project one window's latency and where the time goes.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.ett import MEMBERS, TRAINING, network_of
 from benchmarks.patchtst import PatchTST
+from benchmarks.peak import peak_mib
 from mtst.loop import Loop, precision
 from mtst.model import MTSTConfig, count_parameters
 from mtst.series import Series, SeriesTask
@@ -115,7 +115,7 @@ def main(kind: str, threads: int, seconds: float) -> dict[str, Any]:
         step()
         times.append(time.perf_counter() - started)
         spent.append(time.process_time() - used)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_mib() * 2**20 / 1e9
     more: dict[str, Any] = {}
     if config:
         more["shares"] = shares(step)

@@ -1,4 +1,5 @@
-"""Times neuralforecast's PatchTST with its defaults, in an environment of its own: imports nothing of this project.
+"""Times neuralforecast's PatchTST with its defaults, in an environment of its own: needs nothing of this project but
+`peak.py` beside it.
 
     python benchmarks/train_peer.py THREADS SECONDS    prints one line of JSON
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import json
-import resource
 import sys
 import time
+
+from peak import peak_mib  # its folder is the script's
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     times, began = [], time.perf_counter()
     while not times or time.perf_counter() - began < seconds:
         times.append(step())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_mib() * 2**20 / 1e9
     parameters = sum(p.numel() for p in model.parameters())
     print(json.dumps({"seconds": times, "peak_gb": peak, "parameters": parameters}))
 
