@@ -81,9 +81,15 @@ def uncovered(account: Mapping[str, Any], pair: str) -> float:
 
 
 def dust(orders: Iterable[Mapping[str, Any]], pair: str) -> float:
-    """What sales may have left behind in base currency: each is cut to whole lots, and what it leaves adds up."""
-    sold = [order["amount"] for order in orders if order["pair"] == pair and order["side"] == "sell"]
-    return sum(10.0 ** -len(amount.partition(".")[2]) for amount in sold)
+    """What sales may have left behind in base currency: each is cut to whole lots, and what it leaves adds up.
+
+    The lot is read off the amounts, of which the finest has all its decimals.
+    """
+    amounts = [
+        (order["side"], order["amount"].rstrip("0").partition(".")[2]) for order in orders if order["pair"] == pair
+    ]
+    decimals = max((len(fraction) for _, fraction in amounts), default=0)
+    return sum(side == "sell" for side, _ in amounts) * float(10.0**-decimals)
 
 
 def doubled(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from benchmarks.chaos_watch import Gap, Watch, doubled, history
 PAIR, STEP = "ETH/USDT", 900_000
 
 
-def _order(number: int, side: str, kind: str, status: str, at_ms: int, amount: float = 1.0) -> dict[str, Any]:
+def _order(number: int, side: str, kind: str, status: str, at_ms: int, amount: float = 0.9991) -> dict[str, Any]:
     return {
         "order_id": str(number), "pair": PAIR, "side": side, "type": kind, "status": status, "created_ms": at_ms,
         "amount": str(amount), "price": "100", "stop_price": "0", "filled": "0", "cost": "0",
@@ -68,7 +68,10 @@ def test_a_second_entry_is_seen(fills: list[dict[str, Any]], expected: list[tupl
 
 
 def test_what_many_sales_leave_behind_is_no_position() -> None:
-    sales = [_order(number, "sell", "market", "filled", 0) | {"amount": "0.9990"} for number in range(3_000)]
+    sales = [
+        _order(number, "sell", "market", "filled", 0) | {"amount": amount}
+        for number, amount in enumerate(["0.99910000", "0.20000000", "0.19850000"] * 1_000)
+    ]
     assert _looked(*(_ledger(0.3, sales, at * STEP) for at in range(9))).bare_ms == {}
     assert _looked(*(_ledger(0.5, sales, at * STEP) for at in range(9))).broken
     fills = [_fill(1, 1, "buy", 0.3), _fill(2, 2, "buy")]
