@@ -26,6 +26,9 @@ class Nodes(AbstractContextManager["Nodes", None]):
         from ray.cluster_utils import Cluster
 
         self.root = temp_root(settings.workspace.var)
+        # Ray's Cluster notes its address in the default folder, and on a fresh machine nobody has made that yet.
+        (self.root.parent / "ray").mkdir()
+        os.environ["RAY_TMPDIR"] = str(self.root.parent)
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(self.root)})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
