@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ import psutil
 
 from benchmarks.figures import Figure, Figures, Table
 from benchmarks.markets import simulated_candles
+from benchmarks.raylets import Raylets
 from benchmarks.sweep_trial import sleeper
-from cluster.environment import ray_environment, token_file
-from cluster.ray_local import make_token, ray_session, remove_temp_root, temp_root
+from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from mtst.adapters.sweep import SweepConfig, SweepResult, run_sweep
 from observability.progress import NullProgress, NullTask, Progress
@@ -222,7 +221,7 @@ def growth(bench: Bench) -> tuple[list[Figure], Table, list[dict[str, float]]]:
 def cost(bench: Bench, nodes: int, trials: int) -> dict[str, float]:
     """One sweep of sleepers."""
     watch = Stopwatch()
-    with raylets(bench.settings, nodes):
+    with Raylets(bench.settings, nodes, CORES_A_NODE):
         config = replace(STAND_IN, trials=trials, epochs=2, max_windows=200)
         found = bench.sweep(config, trial=sleeper, progress=watch)
     spans, places = spans_of(found), nodes * CORES_A_NODE
@@ -241,27 +240,6 @@ def cost(bench: Bench, nodes: int, trials: int) -> dict[str, float]:
 def exponent(rows: Sequence[dict[str, float]], by: str, of: str) -> float:
     """k of the fitted of ~ by ** k."""
     return float(np.polyfit(np.log([row[by] for row in rows]), np.log([row[of] for row in rows]), 1)[0])
-
-
-@contextmanager
-def raylets(settings: Settings, nodes: int) -> Iterator[None]:
-    """A head without processors and so many nodes, all on this machine."""
-    make_token(token_file(settings))
-    os.environ.update(ray_environment(settings))
-    import ray
-    from ray.cluster_utils import Cluster
-
-    root = temp_root(settings.workspace.var)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(root)})
-    try:
-        for _ in range(nodes):
-            cluster.add_node(num_cpus=CORES_A_NODE)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        yield
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        remove_temp_root(root)
 
 
 def _bound(facts: dict[str, Any]) -> str:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos_watch import doubled
+from benchmarks.raylets import Raylets
 from cluster.settings import Settings
 from cluster.stages import trade as stage
 from cluster.stages.bots import Forecasts, bot_folders, bot_specs, risk_limits
 from cluster.stages.exchange import RunningExchange, start_exchange
 from observability.progress import NullProgress
 from tests.fault.fail_closed_driver import Handler, Oracle
-from tests.fault.ray_nodes import Nodes
 from trading.adapters.bot_actor import BotActor
 from trading.adapters.fleet import CONCURRENCY, Fleet, actor_name
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE, RiskActorConfig, start_risk_actor
@@ -42,7 +42,7 @@ def main(root: Path) -> None:
     settings.workspace.make()
     oracle = Oracle(("127.0.0.1", 0), Handler)
     threading.Thread(target=oracle.serve_forever, daemon=True).start()
-    with Nodes(settings, nodes=0) as nodes:
+    with Raylets(settings, nodes=0) as nodes:
         exchange = start_exchange(settings, QUIET, accounts=BOTS)
         try:
             specs = bot_specs(settings, Forecasts(f"http://127.0.0.1:{oracle.server_port}"), exchange)
@@ -80,7 +80,7 @@ def _placed(settings: Settings) -> dict[str, Any]:
     return made
 
 
-def _play(fleet: Fleet, nodes: Nodes, exchange: RunningExchange) -> dict[str, Any]:
+def _play(fleet: Fleet, nodes: Raylets, exchange: RunningExchange) -> dict[str, Any]:
     nodes.add(bots=len(BOTS))
     fleet.run_candles(6, QUIET)
     before = fleet.status()

@@ -23,12 +23,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.raylets import Raylets
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from mtst.adapters import sweep
 from mtst.adapters.sweep import SweepConfig, run_sweep
 from observability.errors import RegistryError
-from tests.fault.ray_nodes import Nodes
 from tests.integration.sweep_driver import Watcher, facts_of, kill_driver, kill_worker
 from tests.unit.mtst_serving.serving_kit import small_spec, write_features
 
@@ -43,7 +43,7 @@ def main(root: Path, scenarios: list[str]) -> None:
     settings.workspace.make()
     if not settings.workspace.features.joinpath(small_spec().hash).is_dir():
         write_features(settings.workspace.features, small_spec(), ROWS)
-    with Nodes(settings) if scenarios == ["node"] else ray_session(settings) as session:
+    with Raylets(settings) if scenarios == ["node"] else ray_session(settings) as session:
         for scenario in scenarios:
             storage = root / ("small" if scenario == "disk" else f"tune-{scenario.replace('resume', 'cut')}")
             watcher = Watcher(*acts_of(scenario, settings, storage, session))
@@ -73,7 +73,7 @@ def acts_of(scenario: str, settings: Settings, storage: Path, session: object) -
         "gone": [(0.5, lambda: lock(settings.workspace.mlruns / "mlflow.db"))],
         "cut": [(1.5, kill_driver)],
     }
-    return [(1.0, session.kill)] if isinstance(session, Nodes) else acts.get(scenario, [])
+    return [(1.0, session.kill)] if isinstance(session, Raylets) else acts.get(scenario, [])
 
 
 def fail(go: Callable[[], object]) -> None:

@@ -16,10 +16,10 @@ QUICK = {  # a dead node is noticed in seconds, as cluster/deploy has it
 }
 
 
-class Nodes(AbstractContextManager["Nodes", None]):
-    """A head without processors and some nodes of one each; the driver has joined."""
+class Raylets(AbstractContextManager["Raylets", None]):
+    """A head without processors and some nodes of `cores` each; the driver has joined."""
 
-    def __init__(self, settings: Settings, nodes: int = 2) -> None:
+    def __init__(self, settings: Settings, nodes: int = 2, cores: int = 1) -> None:
         make_token(token_file(settings))
         os.environ.update(ray_environment(settings) | QUICK)
         import ray
@@ -30,7 +30,7 @@ class Nodes(AbstractContextManager["Nodes", None]):
         (self.root.parent / "ray").mkdir()
         os.environ["RAY_TMPDIR"] = str(self.root.parent)
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(self.root)})
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
+        self.nodes = [self.cluster.add_node(num_cpus=cores) for _ in range(nodes)]
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def add(self, **resources: float) -> None:
@@ -47,4 +47,5 @@ class Nodes(AbstractContextManager["Nodes", None]):
 
         ray.shutdown()
         self.cluster.shutdown()
+        os.environ.pop("RAY_TMPDIR", None)
         remove_temp_root(self.root)
