@@ -23,7 +23,7 @@ def sleeper(choice: dict[str, Any], *, panel: Any, split: Any, job: Mapping[str,
     from ray import tune
 
     from mtst.adapters.trials import STATE
-    from mtst.selection import BLOCK_NAMES
+    from mtst.blocks import BLOCK_NAMES
 
     drawn, began = random.Random(json.dumps(choice, sort_keys=True)), time.time()
     seconds = float(job["sweep"]["max_windows"]) / 1000 * drawn.uniform(0.5, 1.5)  # an epoch's

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mtst.blocks import block_metrics
 from mtst.checkpoint import TrainingState
 from mtst.inference import Windows, chunks, predict
 from mtst.linear import fit_ridge
 from mtst.loop import Loop, OnEpoch, TrainingConfig, device_of, precision
 from mtst.model import MTST, MTSTConfig
 from mtst.panel import Array, Panel, Scaler, Split
-from mtst.selection import block_metrics
 from mtst.share import Share
 from mtst.threads import threads
 from observability.errors import TrainingError
@@ -132,7 +132,7 @@ class PanelTask:
         return self._loss(self.windows.forecast(network, rows), rows)
 
     def validate(self, network: nn.Module) -> float:
-        """Mean loss over the validation windows; by block of time in `details`, see `selection`."""
+        """Mean loss over the validation windows; by block of time in `details`, see `blocks`."""
         with torch.inference_mode():
             parts = [
                 self._score(self.windows.forecast(network, p), self._target(p)).mean((1, 2)) for p in chunks(self.valid)

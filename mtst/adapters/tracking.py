@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
+
 from observability.errors import RegistryError
 from observability.logging import get_logger
 
@@ -27,7 +29,7 @@ EXPERIMENT = "mtst"
 PATIENCE_S = 60.0
 AWAY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")  # what another try may mend
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LONGEST_PAUSE_S = 5.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 PAGE = 1000
 T = TypeVar("T")
 
@@ -170,22 +172,38 @@ class Tracker:
         """
         from mlflow.exceptions import MlflowException
 
-        began, pause = time.monotonic(), 0.1
-        while True:
-            try:
-                return call()
-            except (MlflowException, OSError) as error:
-                waited, words = time.monotonic() - began, str(error).strip().splitlines()[0][:300]
-                away = error.errno in FULL if isinstance(error, OSError) else error.error_code in AWAY
-                if not away or waited > self.patience_s:
-                    raise RegistryError(
-                        f"MLflow {'is away' if away else 'refuses'}: {words}",
-                        where=self.uri,
-                        todo="start it or free its disk; train sweep --resume writes what a sweep could not",
-                    ) from error
-                get_logger(__name__).warning("MLflow is away", waited_s=round(waited, 1), error=words)
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+        retry = Retrying(
+            retry=retry_if_exception(_is_away),
+            wait=wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+            stop=lambda state: (state.seconds_since_start or 0.0) > self.patience_s,  # may change meanwhile
+            before_sleep=_tell_of_waiting,
+            reraise=True,
+        )
+        try:
+            return retry(call)
+        except (MlflowException, OSError) as error:
+            raise RegistryError(
+                f"MLflow {'is away' if _is_away(error) else 'refuses'}: {_in_words(error)}",
+                where=self.uri,
+                todo="start it or free its disk; train sweep --resume writes what a sweep could not",
+            ) from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether another try may go well: a server that restarts, a locked database, a full disk."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return getattr(error, "error_code", "") in AWAY  # MlflowException's; MLflow is not imported up here
+
+
+def _tell_of_waiting(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    waited = round(state.seconds_since_start or 0.0, 1)
+    get_logger(__name__).warning("MLflow is away", waited_s=waited, error=_in_words(error))
+
+
+def _in_words(error: BaseException | None) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:300]
 
 
 def _local_folder(uri: str) -> Path | None:

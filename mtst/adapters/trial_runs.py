@@ -27,7 +27,7 @@ Curves = Mapping[str, list[tuple[int, float]]]  # by metric, (epoch, value)
 class TrialRow:
     """One trial: `outcome` is completed, pruned (ended early by ASHA or the budget) or failed; loss NaN if none.
 
-    `curve` is the validation loss of each epoch, `blocks` the last one by block of time (see `mtst.selection`).
+    `curve` is the validation loss of each epoch, `blocks` the last one by block of time (see `mtst.blocks`).
     """
 
     trial_id: str

@@ -15,7 +15,7 @@ import psutil
 from ray.tune import Callback
 
 from mtst.adapters.trial_runs import TrialRow, TrialRuns
-from mtst.selection import BLOCK_NAMES, blocks_of
+from mtst.blocks import BLOCK_NAMES, blocks_of
 from observability.logging import get_logger
 from observability.progress import ProgressTask
 

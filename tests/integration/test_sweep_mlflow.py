@@ -18,9 +18,9 @@ import pytest
 from mtst.adapters.search_space import PERTURBED
 from mtst.adapters.sweep import latest_sweep
 from mtst.adapters.tracking import Tracker
+from mtst.blocks import BLOCK_NAMES, BLOCKS
 from mtst.model import MTSTConfig
 from mtst.oos import read_forecasts
-from mtst.selection import BLOCK_NAMES, BLOCKS
 from mtst.training import TrainingConfig
 from tests.integration.sweep_driver import CONFIG, POPULATION, ROWS
 from tests.unit.mtst_serving.serving_kit import PAIRS, small_spec

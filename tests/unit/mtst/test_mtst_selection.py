@@ -7,7 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from mtst.selection import BLOCKS, block_losses, deflated_sharpe, expected_maximum, overfitting
+from mtst.blocks import BLOCKS, block_losses
+from mtst.selection import deflated_sharpe, expected_maximum, overfitting
 from observability.errors import DataError
 
 
