@@ -20,9 +20,10 @@ from trading.events import (
 from trading.lease import Lease
 from trading.market import NO_MARKET, MarketRisk, MarkStat, seen
 from trading.orders import Approved, Side
+from trading.recent import Order, RecentOrders
 from trading.state import Latch
 
-__all__ = ["DAY_MS", "AccountView", "Book", "Order", "Position", "Reservation", "apply", "replay"]
+__all__ = ["DAY_MS", "AccountView", "Book", "Position", "Reservation", "apply", "replay"]
 
 DAY_MS = 86_400_000
 MEMORY_MS = DAY_MS  # how long approved entries are remembered for the rules on rate and duplicates
@@ -82,16 +83,6 @@ class Reservation:
         return self.amount * self.price
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An approved entry, remembered for a day."""
-
-    intent_id: str
-    account: str
-    pair: str
-    at_ms: int
-
-
 @dataclass(frozen=True)
 class Book:
     """State of the system, every account's view, reservations, leases and recently approved entries.
@@ -106,7 +97,7 @@ class Book:
     accounts: Mapping[str, AccountView] = field(default_factory=dict)
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
-    recent: tuple[Order, ...] = ()
+    recent: RecentOrders = field(default_factory=RecentOrders)
     command: str = ""
     market: MarketRisk = NO_MARKET
     marks: Mapping[str, MarkStat] = field(default_factory=dict)
@@ -195,14 +186,10 @@ def _decided(book: Book, event: Decided) -> Book:
         decision.price,
         event.at_ms,
     )
-    recent, oldest = book.recent, event.at_ms - MEMORY_MS
-    if recent and recent[0].at_ms <= oldest:
-        recent = tuple(order for order in recent if order.at_ms > oldest)
-    # never out of order, also where a clock was set back: the rules on rate read from the newest to the oldest
-    at_ms = max(event.at_ms, recent[-1].at_ms) if recent else event.at_ms
-    order = Order(intent.intent_id, intent.account, intent.pair, at_ms)
+    # never out of order, also where a clock was set back
+    order = Order(intent.intent_id, intent.account, intent.pair, max(event.at_ms, book.recent.last_ms()))
     reservations = {**book.reservations, held.reservation_id: held}
-    return replace(book, reservations=reservations, recent=(*recent, order))
+    return replace(book, reservations=reservations, recent=book.recent.adding(order, event.at_ms - MEMORY_MS))
 
 
 def _settled(book: Book, event: Settled) -> Book:

@@ -145,10 +145,7 @@ def _edge_below_cost(ask: Question) -> str | None:
 
 def _duplicate(ask: Question) -> str | None:
     wanted = ask.intent.intent_id
-    for order in ask.book.recent:
-        if order.intent_id == wanted:
-            return f"{wanted} was approved before"
-    return None
+    return f"{wanted} was approved before" if wanted in ask.book.recent else None
 
 
 def _unsettled(ask: Question) -> str | None:

@@ -109,21 +109,15 @@ def _open(ask: Question) -> tuple[float, float]:
 
 
 def _rate(ask: Question) -> tuple[float, float]:
-    since, account, count = ask.now_ms - ask.limits.entries_window_ms, ask.intent.account, 1
-    for order in reversed(ask.book.recent):
-        if order.at_ms <= since:
-            break  # oldest first, and younger ones were counted
-        count += order.account == account
-    return count, ask.limits.max_entries
+    limits = ask.limits
+    count = ask.book.recent.count(ask.now_ms - limits.entries_window_ms, ask.intent.account)
+    return count + 1, limits.max_entries
 
 
 def _pair_rate(ask: Question) -> tuple[float, float]:
-    since, account, pair, count = ask.now_ms - ask.limits.pair_entries_window_ms, ask.intent.account, ask.intent.pair, 1
-    for order in reversed(ask.book.recent):
-        if order.at_ms <= since:
-            break
-        count += order.account == account and order.pair == pair
-    return count, ask.limits.max_pair_entries
+    limits, intent = ask.limits, ask.intent
+    count = ask.book.recent.count(ask.now_ms - limits.pair_entries_window_ms, intent.account, intent.pair)
+    return count + 1, limits.max_pair_entries
 
 
 def _volatility(ask: Question) -> tuple[float, float]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from observability.errors import JournalError, OrderError
-from trading.book import AccountView, Book, Order, Reservation
+from trading.book import AccountView, Book, Reservation
 from trading.events import AccountReport
 from trading.lease import Lease
 from trading.market import MarketRisk, MarkStat
 from trading.orders import Reader, to_plain
+from trading.recent import Order, RecentOrders
 from trading.state import Latch
 
 VERSION = 1  # raised with every change of what a book holds; an older snapshot is passed over
@@ -19,8 +20,9 @@ VERSION = 1  # raised with every change of what a book holds; an older snapshot 
 
 def book_to_text(book: Book) -> str:
     """The whole book as JSON; `book_from_text` gives an equal one."""
-    plain = {name: to_plain(getattr(book, name)) for name in ("latch", "accounts", "reservations", "leases", "recent")}
+    plain = {name: to_plain(getattr(book, name)) for name in ("latch", "accounts", "reservations", "leases")}
     plain |= {name: to_plain(getattr(book, name)) for name in ("command", "market", "marks", "peak_total")}
+    plain["recent"] = to_plain(list(book.recent))
     return json.dumps({"version": VERSION, **plain}, separators=(",", ":"), allow_nan=False)
 
 
@@ -39,7 +41,7 @@ def book_from_text(text: str) -> Book:
             accounts={name: _view(row) for name, row in data["accounts"].items()},
             reservations={key: _reservation(row) for key, row in data["reservations"].items()},
             leases={name: Lease.from_dict(row) for name, row in data["leases"].items()},
-            recent=tuple(Order(**row) for row in data["recent"]),
+            recent=RecentOrders(Order(**row) for row in data["recent"]),
             command=str(data["command"]),
             market=MarketRisk.from_dict(data["market"]),
             marks={pair: _stat(row) for pair, row in data["marks"].items()},
