@@ -1,8 +1,8 @@
 """The risk manager as a named Ray actor: one for the whole system, restarted by Ray for ever, with its book intact.
 
-Bots call its methods with the plain dataclasses of `trading.orders` and `trading.events`:
-`ray.get(handle.decide.remote(intent), timeout=0.4)`. Calls are never retried by Ray (`max_task_retries=0`): the answer
-to a lost call is found by `reservations(account)`, not by asking twice.
+Bots reach it through `trading.adapters.risk_port.RayRisk`, with the plain dataclasses of `trading.orders` and
+`trading.events`; the two calls that hurry have a form in bytes (`trading.wire`). Calls are never retried by Ray
+(`max_task_retries=0`): the answer to a lost call is found by `reservations(account)`, not by asking twice.
 
 Ray reads its environment (token, loopback) when it is imported, so it is imported only once a session is wanted.
 """
@@ -30,6 +30,7 @@ from trading.limits_file import WIRED, LimitsFile
 from trading.manager import RiskManager
 from trading.market import estimate
 from trading.recovery import journalled_limits
+from trading.wire import decision_bytes, intent_from, settlement_from
 
 __all__ = ["Directive", "RiskActorConfig", "RiskManager", "find_risk_actor", "start_risk_actor"]
 
@@ -95,6 +96,14 @@ class RiskActor(RiskManager):
                 self._exporter = start_exporter(meters, config.targets, config.name)
             except (MtstError, OSError) as error:
                 log.error("no_metrics", error=str(error))  # deciding matters more than measuring
+
+    def decide_bytes(self, intent: bytes) -> bytes:
+        """`decide`, as `trading.wire` writes its intent and its answer; raises OrderError for what is no intent."""
+        return decision_bytes(self.decide(intent_from(intent)))
+
+    def settle_bytes(self, settlement: bytes) -> bool:
+        """`settle`, as `trading.wire` writes what is told."""
+        return self.settle(*settlement_from(settlement))
 
     def close(self) -> None:
         """Close the journal and take the target away: who ends in order raises no alert."""

@@ -17,6 +17,7 @@ from trading.directive import Directive
 from trading.events import AccountReport, Fill, Outcome
 from trading.lease import Lease
 from trading.orders import Decision, OrderIntent
+from trading.wire import Settlement, decision_from, intent_bytes, settlement_bytes
 
 T = TypeVar("T")
 
@@ -87,11 +88,11 @@ class RayRisk:
 
     def decide(self, intent: OrderIntent) -> Decision:
         """See RiskManager; the gate sets its own, shorter deadline."""
-        return cast(Decision, self._call("decide", intent))
+        return decision_from(self._call("decide_bytes", intent_bytes(intent)))
 
     def settle(self, reservation_id: str, outcome: Outcome, filled: float = 0.0, price: float = 0.0) -> bool:
         """See RiskManager."""
-        return bool(self._call("settle", reservation_id, outcome, filled, price))
+        return bool(self._call("settle_bytes", settlement_bytes(Settlement(reservation_id, outcome, filled, price))))
 
     def report(self, report: AccountReport) -> Directive:
         """See RiskManager."""
