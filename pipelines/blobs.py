@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from observability.files import DRAFT_SUFFIX, write_whole
 class Blobs:
     """Byte files below one root URL, for example `var/data`, `s3://bucket/data` or `memory://data`.
 
-    `write` replaces a file atomically: on a local disk through a synced temporary file and a rename, elsewhere through
-    the single put that object stores make visible as a whole. So a process killed at any point leaves the old file or
-    the new one.
+    `write` replaces a file atomically: on a local disk through a temporary file, synced where `durable`, and a rename,
+    elsewhere through the single put that object stores make visible as a whole. So a process killed at any point leaves
+    the old file or the new one.
     """
 
     fs: Any
@@ -66,16 +67,28 @@ class Blobs:
         """The bytes of a file; FileNotFoundError if there is none."""
         return bytes(self.fs.cat_file(self.path(name)))
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write or replace a file as a whole."""
+    def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Write or replace a file as a whole; `durable` False leaves the time of its way to the disk to the system."""
         if self.is_local:
-            write_whole(Path(self.path(name)), data, durable=True)
+            write_whole(Path(self.path(name)), data, durable=durable)
         else:
             self.fs.pipe_file(self.path(name), data)
 
     def size(self, name: str) -> int:
         """Bytes in a file; FileNotFoundError if there is none."""
         return int(self.fs.info(self.path(name))["size"])
+
+    def holds(self, name: str, size: int, digest: str) -> bool:
+        """Whether a file is there as it was written: by its SHA-256 here, by its size in an object store.
+
+        An object appears whole or not at all, and reading it again costs as much as making some of them; a local file
+        that was not written durably may be of the right size and hold zeros after a loss of power.
+        """
+        try:
+            whole = self.size(name) == size
+            return whole and (not self.is_local or hashlib.sha256(self.read(name)).hexdigest() == digest)
+        except FileNotFoundError:
+            return False
 
     def rename(self, name: str, to: str) -> None:
         """Give a file another name; one that is gone is fine."""
