@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from typing import Any
 
 from cluster.environment import ray_environment, token_file
 from cluster.ray_local import make_token, remove_temp_root, temp_root
@@ -30,12 +31,15 @@ class Raylets(AbstractContextManager["Raylets", None]):
         (self.root.parent / "ray").mkdir()
         os.environ["RAY_TMPDIR"] = str(self.root.parent)
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(self.root)})
-        self.nodes = [self.cluster.add_node(num_cpus=cores) for _ in range(nodes)]
+        self.cores = cores
+        self.nodes: list[Any] = []
+        for _ in range(nodes):
+            self.add()
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def add(self, **resources: float) -> None:
         """One more node, with these resources of its own."""
-        self.nodes.append(self.cluster.add_node(num_cpus=1, resources=resources))
+        self.nodes.append(self.cluster.add_node(num_cpus=self.cores, resources=resources))
 
     def kill(self, node: int = 0) -> bool:
         """kill -9 a node's raylet; its workers end with it."""

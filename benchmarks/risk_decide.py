@@ -40,6 +40,7 @@ LIMITS = RiskLimits(
 REMEMBERED = 3_000  # entries of a day: ten accounts at the default twelve an hour
 PAIRS = ("BTC/USDT", *(f"A{number}/USDT" for number in range(7)))
 MEMORY = Path("/dev/shm")
+ON_DISK, IN_MEMORY = "actor, ", "actor, journal in memory, "  # how the actor's rows begin
 
 
 def now() -> int:
@@ -176,11 +177,11 @@ def in_memory() -> Iterator[Path | None]:
 
 def through_actor(folder: Path, rounds: int) -> Times:
     """The same questions to the Ray actor, as bots ask them, inside a Ray session: on the disk and in memory."""
-    times = {f"actor, {what}": took for what, took in _ask_actor(folder, "bench", rounds).items()}
+    times = {f"{ON_DISK}{what}": took for what, took in _ask_actor(folder, "bench", rounds).items()}
     with in_memory() as memory:
         if memory is not None:
             beside = _ask_actor(memory, "bench-memory", rounds)
-            times |= {f"actor, journal in memory, {what}": took for what, took in beside.items()}
+            times |= {f"{IN_MEMORY}{what}": took for what, took in beside.items()}
     return times
 
 
@@ -231,8 +232,7 @@ def _beside_fsync(times: Times, goal: dict[str, Any]) -> Iterator[Figure]:
     for name, took in times.items():
         if name.endswith("bare fsync") or name in ("pure decide", "trade halt", "bare Python"):
             continue
-        actor, memory = "actor, ", "actor, journal in memory, "
-        place = memory if name.startswith(memory) else actor if name.startswith(actor) else ""
+        place = next(each for each in (IN_MEMORY, ON_DISK, "") if name.startswith(each))
         fsync = times[f"{place}bare fsync"]
         for part in ("p50", "p99") if "p99" in took else ():
             wanted = 3.0 if (name, part) == ("actor, approved", "p99") else None
@@ -241,5 +241,5 @@ def _beside_fsync(times: Times, goal: dict[str, Any]) -> Iterator[Figure]:
         if "per_s" in took:
             row = 1e3 / fsync["p50"]
             yield Figure(f"decisions, {name}", took["per_s"], "1/s", "bare fsyncs in a row", row, took["per_s"] / row,
-                         goal=None if place == memory else 1000, goal_of="value",
+                         goal=None if place == IN_MEMORY else 1000, goal_of="value",
                          note="each of them settled, too: two durable writes")  # fmt: skip

@@ -187,13 +187,7 @@ class CandleStore:
         return pl.concat(tables, how="diagonal") if tables else pl.DataFrame(schema=SERIES_KINDS[key.kind].schema)
 
     def _is_sound(self, key: SeriesKey, part: Part, thorough: bool) -> bool:
-        name = f"{key.folder}/{part.file}"
-        try:
-            if not thorough:
-                return self._blobs.size(name) == part.size
-            return hashlib.sha256(self._blobs.read(name)).hexdigest() == part.file_hash
-        except FileNotFoundError:
-            return False
+        return self._blobs.holds(f"{key.folder}/{part.file}", part.size, part.file_hash if thorough else "")
 
     def _rebuilt(self, key: SeriesKey) -> Manifest:
         """A manifest from whole files alone; of two files of one month (one is an orphan) the one with more rows."""

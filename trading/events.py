@@ -256,6 +256,11 @@ def from_rows(entries: Iterable[Entry]) -> Iterator[Event]:
             raise JournalError(f"row {entry.id} ({entry.kind}) cannot be understood: {error}") from error
 
 
+def outcome_of(read: Reader) -> Outcome:
+    """The field `outcome`; raises OrderError for any but the known ones."""
+    return OUTCOMES[OUTCOMES.index(read.one_of("outcome", OUTCOMES))]
+
+
 def _event(entry: Entry, intent: OrderIntent | None) -> Event:  # noqa: PLR0911 - one return a kind of event
     read = Reader(entry.payload, entry.kind)
     match entry.kind:
@@ -275,9 +280,8 @@ def _event(entry: Entry, intent: OrderIntent | None) -> Event:  # noqa: PLR0911 
         case "fill":
             return Fill.from_dict(entry.payload)
         case "settle":
-            outcome = OUTCOMES[OUTCOMES.index(read.one_of("outcome", OUTCOMES))]
-            at = read.whole("at_ms")
-            return Settled(read.text("reservation_id"), outcome, read.number("filled"), read.number("price"), at)
+            numbers = (read.number("filled"), read.number("price"), read.whole("at_ms"))
+            return Settled(read.text("reservation_id"), outcome_of(read), *numbers)
         case "market":
             return Estimated(MarketRisk.from_dict(entry.payload))
         case "limit_change" | "limit_refused" | "recovery" as kind:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from observability.errors import OrderError
-from trading.events import OUTCOMES, Outcome
+from trading.events import Outcome, outcome_of
 from trading.orders import Approved, Decision, OrderIntent, Reader, decision_from_dict, plain_number
 
 
@@ -54,8 +54,7 @@ def settlement_bytes(settlement: Settlement) -> bytes:
 def settlement_from(data: bytes) -> Settlement:
     """Read `settlement_bytes` back; raises OrderError."""
     read = Reader(_table(data), "settlement")
-    outcome = OUTCOMES[OUTCOMES.index(read.one_of("outcome", OUTCOMES))]
-    return Settlement(read.text("reservation_id"), outcome, read.number("filled"), read.number("price"))
+    return Settlement(read.text("reservation_id"), outcome_of(read), read.number("filled"), read.number("price"))
 
 
 def _table(data: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from observability.metrics import Meters
 from observability.progress import Progress
 from pipelines.adapters import exchange as exchanges
 from pipelines.adapters.exchange import BackfillSummary, ExchangeSource
-from pipelines.adapters.ray_features import FeatureSummary, build_features, is_current
+from pipelines.adapters.ray_features import FeatureSummary, build_features, standing
 from pipelines.candles import timeframe_ms
 from pipelines.frames import onchain_key
 from pipelines.spec import DatasetSpec, default_spec
@@ -134,8 +134,9 @@ def build(
     spec = data_spec(settings, funding=funding, onchain=onchain)
     raw, out = str(settings.workspace.data_raw), str(settings.workspace.features)
     name = settings.market.exchange
-    with nullcontext() if is_current(raw, name, spec, out) else ray_session(settings):
-        summary = build_features(raw, name, spec, out, progress)
+    found = standing(raw, name, spec, out)
+    with nullcontext() if found.is_current else ray_session(settings):
+        summary = build_features(raw, name, spec, out, progress, found=found)
     if meters is not None:
         for facts in summary.files:
             meters.inc("mtst_feature_rows_total", 0 if facts.reused else facts.rows, pair=facts.pair)

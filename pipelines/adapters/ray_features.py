@@ -36,6 +36,19 @@ _TASKS_A_CORE = 8
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Every partition of a data set with the hash of its inputs, and those that are made from them already."""
+
+    planned: dict[Partition, str]
+    made: dict[Partition, PartFacts]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether every partition's file is there and made from what is stored now, so that nothing needs Ray."""
+        return len(self.made) == len(self.planned)
+
+
+@dataclass(frozen=True)
 class FeatureSummary:
     """A built data set: `rows` over all `pairs`, the folder `path`, each partition's file, and how many were reused."""
 
@@ -49,12 +62,19 @@ class FeatureSummary:
 
 
 def build_features(
-    store_root: str, exchange: str, spec: DatasetSpec, out_root: str, progress: Progress
+    store_root: str,
+    exchange: str,
+    spec: DatasetSpec,
+    out_root: str,
+    progress: Progress,
+    *,
+    found: Standing | None = None,
 ) -> FeatureSummary:
     """Write `<out_root>/<spec hash>/<PAIR>/<period>.parquet` for every pair of the spec, in parallel on Ray.
 
     Columns: `timestamp`, `close`, `spec.columns`, labels (Float64; null where history or future is missing). Both roots
-    are folders or fsspec URLs, such as s3://bucket/features, that every worker can reach.
+    are folders or fsspec URLs, such as s3://bucket/features, that every worker can reach. `found` spares looking
+    again at what `standing` has just seen.
 
     Raises:
         StoreError: if a series is missing or damaged.
@@ -62,11 +82,11 @@ def build_features(
         ClusterError: if Ray is not running, or fewer files than partitions came back.
     """
     started = time.monotonic()
-    store, out = CandleStore(store_root), Blobs.at(f"{out_root}/{spec.hash}")
+    out = Blobs.at(f"{out_root}/{spec.hash}")
     # Workers stand in another folder: they need whole addresses.
     job = (Blobs.at(store_root).url, exchange, spec.to_json(), out.url)
-    planned = plan(store, exchange, spec)
-    made = _kept(out, planned)
+    found = found or standing(store_root, exchange, spec, out_root)
+    planned, made = found.planned, dict(found.made)
     reused, todo = len(made), [part for part in planned if part not in made]
     if not out.exists(SPEC_FILE):
         out.write(SPEC_FILE, spec.to_json().encode())
@@ -93,15 +113,15 @@ def build_features(
     return FeatureSummary(rows, len(spec.pairs), time.monotonic() - started, out.root, spec.hash, reused, files)
 
 
-def is_current(store_root: str, exchange: str, spec: DatasetSpec, out_root: str) -> bool:
-    """Whether every partition's file is there and made from what is stored now, so that nothing needs Ray."""
-    planned = plan(CandleStore(store_root), exchange, spec)
-    return len(_kept(Blobs.at(f"{out_root}/{spec.hash}"), planned)) == len(planned)
+def standing(store_root: str, exchange: str, spec: DatasetSpec, out_root: str) -> Standing:
+    """What there is to make and what is made; reads every local file that it counts as made.
 
-
-def _kept(out: Blobs, planned: dict[Partition, str]) -> dict[Partition, PartFacts]:
-    found = ((part, reusable(out, part, inputs)) for part, inputs in planned.items())
-    return {part: facts for part, facts in found if facts is not None}
+    Raises:
+        StoreError: if a series is missing or damaged.
+    """
+    planned, out = plan(CandleStore(store_root), exchange, spec), Blobs.at(f"{out_root}/{spec.hash}")
+    seen = ((part, reusable(out, part, inputs)) for part, inputs in planned.items())
+    return Standing(planned, {part: facts for part, facts in seen if facts is not None})
 
 
 def _run(parts: Sequence[Partition], job: tuple[str, str, str, str]) -> Iterator[tuple[Partition, PartFacts]]:

@@ -19,7 +19,7 @@ from cluster.stages.exchange import start_exchange
 from observability.errors import ClusterError, SpecError, StoreError
 from observability.metrics import Meters
 from observability.progress import NullProgress
-from pipelines.adapters.ray_features import build_features, is_current
+from pipelines.adapters.ray_features import build_features, standing
 from pipelines.frames import read_enrichment, read_features, read_spec, training_frame
 from pipelines.spec import default_spec
 from pipelines.store import CandleStore, SeriesKey
@@ -122,7 +122,7 @@ def test_errors_come_back_from_workers_as_ours(ray, tmp_path):
     path.write_bytes(b"half")
     with pytest.raises(StoreError, match="half-written"):
         build_features(*roots, QUIET)
-    assert not is_current(*roots)
+    assert not standing(*roots).is_current
 
 
 def test_commands_print_tables_and_json(filled):

@@ -8,7 +8,7 @@ import pytest
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from observability.progress import NullProgress
-from pipelines.adapters.ray_features import build_features, is_current
+from pipelines.adapters.ray_features import build_features, standing
 from pipelines.frames import Enrichment, read_features, read_spec, training_frame
 from pipelines.spec import default_spec
 from pipelines.store import CandleStore, SeriesKey
@@ -32,7 +32,7 @@ def test_candles_and_features_live_in_buckets(bucket, tmp_path):
         first = build_features(raw, "x", spec, out, NullProgress())
         again = build_features(raw, "x", spec, out, NullProgress())
     assert (first.rows, len(first.files), first.reused, again.reused) == (4_000, 4, 0, 4)
-    assert is_current(raw, "x", spec, out)
+    assert standing(raw, "x", spec, out).is_current
     assert read_spec(f"{out}/{spec.hash}") == spec
     for pair in PAIRS:
         source = store.read(SeriesKey("x", "ohlcv", pair, "15m"))
