@@ -10,75 +10,27 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from random import Random
 
 from benchmarks.figures import Figure, Figures
+from benchmarks.memory_journal import MemoryJournal
+from benchmarks.risk_intents import CANDLE, LIMITS, START, Intents
 from benchmarks.risk_tally import Tally, pairs_of
 from observability.errors import LeaseError, MtstError
 from observability.progress import Progress
 from trading.book import Book, apply
 from trading.clock import FixedClock
 from trading.events import AccountReport, Decided, Fill, Noted, Position, from_rows
-from trading.journal import Entry, decoded
 from trading.limits import DAY_MS, RiskLimits
 from trading.manager import RiskManager
 from trading.market import MarketRisk, pair_key
-from trading.orders import Approved, ForecastRef, OrderIntent, Refused
+from trading.orders import Approved, Refused
 from trading.risk import decide
 from trading.state import TradingState
 
-START, CANDLE = 1_700_000_100_000, 900_000
-LIMITS = RiskLimits(
-    accounts={"spot": "sandbox", "perp": "binance"},
-    short_venues=frozenset({"binance"}),
-    rule_bots=frozenset({"swing"}),
-    max_position=0.2, max_asset=0.25, max_gross=0.6, max_net=0.45, max_leverage=0.5, max_correlated=0.45,
-    max_shortfall=0.08, max_trade_sigma=0.002, max_open_positions=4, max_entries=40, max_pair_entries=12,
-    max_notional=2_500.0,
-    max_losing_streak=5, max_report_age_ms=600_000, lease_ttl_ms=600_000, portfolio_take=0.3,
-)  # fmt: skip
 WORDS = ("halt", "reduce", "flatten")
-
-
-class MemoryJournal:
-    """A journal without a disk: the same rows, encoded in the same way."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str]] = []
-        self.kept = (0, "")
-
-    @property
-    def last_id(self) -> int:
-        return len(self.rows)
-
-    def append_encoded(self, events: Sequence[tuple[str, str]], *, durable: bool = True) -> int:
-        self.rows += events
-        return len(self.rows)
-
-    def read(self, kind: str | None = None, after: int = 0) -> Iterator[Entry]:
-        for number, (row_kind, payload) in enumerate(self.rows[after:], start=after + 1):
-            if kind in (None, row_kind):
-                yield Entry(number, row_kind, decoded(payload, number))
-
-    def latest(self, kind: str, limit: int) -> list[Entry]:
-        found = []
-        for number in range(len(self.rows), 0, -1):
-            if self.rows[number - 1][0] == kind:
-                found.append(Entry(number, kind, decoded(self.rows[number - 1][1], number)))
-                if len(found) == limit:
-                    break
-        return found
-
-    def save_snapshot(self, text: str) -> None:
-        self.kept = (len(self.rows), text)
-
-    def snapshot(self) -> tuple[int, str]:
-        return self.kept
-
-    def close(self) -> None:
-        return None
 
 
 @dataclass
@@ -102,10 +54,12 @@ class Walk:
         self.limits = LIMITS
         self.manager = RiskManager(lambda: self.journal, LIMITS, self.clock)
         self.tally = Tally(LIMITS)
+        self.numbers = count(1)
+        self.intents = Intents(self.dice, self.clock, self.tally, self.numbers)
         self.kinds: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         self.broken: list[str] = []
-        self.number = self.cut = 0
+        self.cut = 0
         self.seed = seed
 
     def run(self, events: int) -> WalkReport:
@@ -138,7 +92,7 @@ class Walk:
     def leases(self) -> None:
         """The bot takes its lease, or a stranger tries to."""
         self.kinds["lease"] += 1
-        name = self._account()
+        name = self.intents.account()
         held = self.manager.book().leases.get(name)
         if self.dice.random() < 0.1 and held is not None and held.live(self.clock.at_ms):
             try:
@@ -154,7 +108,7 @@ class Walk:
     def reports(self, name: str = "", honest: bool = False) -> None:
         """A bot reports what it holds; sometimes with a mismatch, a bare position, errors, or garbage."""
         self.kinds["report"] += 1
-        name = name or self._account()
+        name = name or self.intents.account()
         account, luck = self.tally.accounts[name], 1.0 if honest else self.dice.random()
         held = tuple(
             Position(pair, "long" if amount > 0 else "short", abs(amount), self.tally.prices[pair],
@@ -188,10 +142,10 @@ class Walk:
     def enters(self, name: str = "", honest: bool = False) -> None:
         """A bot asks for an entry, in one of many ways wrong or right; an approval is held to every limit."""
         self.kinds["entry"] += 1
-        name = name or self._account()
-        intent = self._intent(name)
+        name = name or self.intents.account()
+        intent = self.intents.intent(name)
         if not honest and self.dice.random() < 0.3:
-            intent = self._spoilt(intent)
+            intent = self.intents.spoilt(intent)
         decision = self.manager.decide(intent)
         self.codes[decision.code if isinstance(decision, Refused) else "APPROVED"] += 1
         if isinstance(decision, Refused):
@@ -202,7 +156,7 @@ class Walk:
 
     def healthy_loop(self) -> None:
         """What a bot does all day: lease, report, ask, settle at once."""
-        name = self._account()
+        name = self.intents.account()
         account = self.tally.accounts[name]
         self.kinds["lease"] += 1
         account.epoch = self.manager.acquire_lease(name, "nn").epoch
@@ -232,8 +186,8 @@ class Walk:
     def leaves(self) -> None:
         """An exit, however wrong its numbers are and whatever is halted."""
         self.kinds["exit"] += 1
-        name = self._account()
-        intent = replace(self._spoilt(self._intent(name)), action="exit", lease_epoch=-5)
+        name = self.intents.account()
+        intent = replace(self.intents.spoilt(self.intents.intent(name)), action="exit", lease_epoch=-5)
         if not isinstance(self.manager.decide(intent), Approved):
             self._wrong("an exit was refused")
         self.tally.closed(name, self.dice.choice(sorted(self.tally.prices)))
@@ -241,9 +195,8 @@ class Walk:
     def fills(self) -> None:
         """A closed trade won or lost."""
         self.kinds["fill"] += 1
-        self.number += 1
-        name, profit = self._account(), self.dice.choice((-1.0, -1.0, 1.0))
-        fill = Fill(name, "nn", f"o{self.number}", "BTC/USDT", "sell", 1.0, 1.0, self.clock.at_ms, profit=profit)
+        name, profit = self.intents.account(), self.dice.choice((-1.0, -1.0, 1.0))
+        fill = Fill(name, "nn", f"o{next(self.numbers)}", "BTC/USDT", "sell", 1.0, 1.0, self.clock.at_ms, profit=profit)
         for _ in range(self.dice.choice((1, 2))):
             self.manager.record_fill(fill)
         self.tally.filled(name, profit)
@@ -302,49 +255,15 @@ class Walk:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _account(self) -> str:
-        return self.dice.choice(("spot", "perp"))
-
-    def _intent(self, name: str) -> OrderIntent:
-        self.number += 1
-        dice, now = self.dice, self.clock.at_ms
-        pair = dice.choice(sorted(self.tally.prices))
-        side = "sell" if name == "perp" and dice.random() < 0.4 else "buy"
-        price = self.tally.known_price(name, pair) * (1 + dice.uniform(-0.01, 0.01))
-        stop = price * (1 + (0.03 if side == "sell" else -0.03) * dice.uniform(0.3, 2.0))
-        forecast = ForecastRef(now - CANDLE, "m:1", "champion", dice.uniform(0.0, 0.01), dice.uniform(0.002, 0.03))
-        return OrderIntent(
-            f"i{self.number}", "nn", name, LIMITS.accounts[name], pair, side, "entry",  # type: ignore[arg-type]
-            math.exp(dice.uniform(math.log(5.0), math.log(4_000.0))) / price, price, stop,
-            self.tally.accounts[name].epoch, now, now - CANDLE, forecast, CANDLE,
-        )  # fmt: skip
-
-    def _spoilt(self, intent: OrderIntent) -> OrderIntent:
-        """The intent with one thing wrong, or at least odd."""
-        dice, forecast = self.dice, intent.forecast
-        bad = dice.choice((math.nan, math.inf, -1.0, 0.0))
-        assert forecast is not None  # every intent here is made with one
-        odd = (
-            {"amount": bad}, {"price": bad}, {"stop_price": bad}, {"stop_price": None}, {"pair": "BTCUSDT"},
-            {"pair": "NEW/USDT"}, {"account": "other"}, {"venue": "elsewhere"}, {"lease_epoch": intent.lease_epoch - 1},
-            {"created_ms": intent.created_ms - 60_000}, {"candle_ms": intent.candle_ms + 5 * CANDLE},
-            {"candle_ms": intent.candle_ms - 5 * CANDLE}, {"forecast": None}, {"forecast": None, "bot": "swing"},
-            {"forecast": replace(forecast, status="shadow")}, {"forecast": replace(forecast, edge=-0.01)},
-            {"forecast": replace(forecast, sigma=bad)}, {"forecast": replace(forecast, as_of_ms=START - DAY_MS)},
-            {"price": intent.price * 1.05}, {"stop_price": intent.price * (0.7 if intent.side == "buy" else 1.3)},
-            {"intent_id": "i1"}, {"intent_id": self.tally.last_approved or "i2"}, {"side": "sell"}, {"bot": ""},
-        )  # fmt: skip
-        return replace(intent, **dice.choice(odd))
-
     def _wrong(self, text: str) -> None:
         self.broken.append(text)
 
     def _replay(self) -> int:
         """Ask every question of the journal again, with the book and the limits of then."""
-        book, limits, count = Book(), LIMITS, 0
+        book, limits, replayed = Book(), LIMITS, 0
         for event in from_rows(self.journal.read()):
             if isinstance(event, Decided):
-                count += 1
+                replayed += 1
                 again = decide(event.intent, book, limits, FixedClock(event.at_ms))
                 if again.to_dict() != event.decision.to_dict():  # as text, where NaN equals itself
                     self._wrong(f"replayed otherwise: {again} instead of {event.decision}")
@@ -353,7 +272,7 @@ class Walk:
             book = apply(book, event)
         if book != self.manager.book():
             self._wrong("the journal replays to another book")
-        return count
+        return replayed
 
 
 def run(progress: Progress, *, events: int = 1_000_000, seed: int = 1, length: int = 20_000) -> Figures:

@@ -133,8 +133,8 @@ class Bookkeeper:
         except MtstError as error:
             log.warning("reservations_unknown", bot=self.spec.name, error=str(error))
             return
-        for gone in set(gate.outstanding) - set(held):
-            gate.outstanding.pop(gone)
+        for gone in set(gate.approvals.outstanding) - set(held):
+            gate.approvals.outstanding.pop(gone)
         for reservation in held.values():
             try:
                 self._settle(bot, gate, reservation)
@@ -143,7 +143,7 @@ class Bookkeeper:
 
     def settle_booked(self, gate: OrderGate) -> None:
         """Settle what the database has and knows to be closed; call only when it has committed."""
-        for key in list(gate.outstanding):
+        for key in list(gate.approvals.outstanding):
             self._settled_from_database(gate, key)
 
     def reconcile(self, bot: Any, gate: OrderGate) -> None:
@@ -189,26 +189,26 @@ class Bookkeeper:
         order = self._find(bot, gate, reservation)
         if order is None:
             if age_ms > ARRIVAL_MS or bot.config["dry_run"]:
-                gate.settle(key, None)
+                gate.approvals.settle(key, None)
             return
         known = Order.order_by_id(str(order["id"]), reservation.pair)
         if known is None and (order["status"] == "open" or float(order.get("filled") or 0.0) > 0):
             self._adopt(bot, gate, reservation, order)
-        gate.outstanding[key] = str(order["id"])
-        gate.settle(key, order)
+        gate.approvals.outstanding[key] = str(order["id"])
+        gate.approvals.settle(key, order)
 
     def _settled_from_database(self, gate: OrderGate, key: str) -> bool:
-        booked = _booked(gate.outstanding.get(key))
+        booked = _booked(gate.approvals.outstanding.get(key))
         if booked is None or booked.ft_is_open:
             return False
-        gate.settle(key, dict(booked.to_ccxt_object()))
+        gate.approvals.settle(key, dict(booked.to_ccxt_object()))
         return True
 
     def _find(self, bot: Any, gate: OrderGate, reservation: Reservation) -> dict[str, Any] | None:
         if not bot.config["dry_run"]:
             return gate.lookup.ask(reservation.reservation_id, reservation.pair)
         # A dry run's orders exist in the database only, and are never lost on the way.
-        known = _booked(gate.outstanding.get(reservation.reservation_id))
+        known = _booked(gate.approvals.outstanding.get(reservation.reservation_id))
         return None if known is None else dict(known.to_ccxt_object())
 
     def _adopt(self, bot: Any, gate: OrderGate, reservation: Reservation, order: dict[str, Any]) -> None:

@@ -136,7 +136,7 @@ class BotRunner:
             equity=worker.desk.equity() if worker.desk.books.marks else 0.0,
             restarts=self._restarts,
             last_error=self._error or worker.last_error,
-            refusals=dict(gate.refusals) if gate else {},
+            refusals=dict(gate.approvals.refusals) if gate else {},
             doubts=dict(bot.strategy.problems),
             forecasts=stats.requests if stats else 0,
             forecast_errors=sum(stats.errors.values()) if stats else 0,

@@ -21,10 +21,12 @@ from observability.logging import get_logger
 from observability.metrics import Meters
 from pipelines.candles import timeframe_ms
 from trading.adapters import holdings, quick_candles
+from trading.adapters.approvals import Approvals, OrderCount
 from trading.adapters.bookkeeper import Bookkeeper
 from trading.adapters.bot_spec import BotSpec
+from trading.adapters.entry_intent import GateId
 from trading.adapters.forecast_client import Candles, ForecastClient
-from trading.adapters.gate import GateId, OrderGate
+from trading.adapters.gate import OrderGate
 from trading.adapters.loop_meters import LoopMeters
 from trading.adapters.order_lookup import doubting
 from trading.adapters.risk_port import RiskPort
@@ -80,9 +82,11 @@ class TradingDesk:
             # Freqtrade resolves by name; a stranger's class of that name would trade with callbacks that fail open.
             raise TypeError(f"{type(strategy).__name__} is not a FailClosedStrategy")
         who = GateId(spec.name, spec.account, spec.risk_venue, timeframe_ms(spec.timeframe))
-        self.gate = OrderGate(
-            who, self._ports.risk, strategy.entry_facts, self.books.epoch, meters=self._ports.meters, switch=self.switch
+        count = OrderCount(spec.name, self._ports.meters)
+        approvals = Approvals(
+            who, self._ports.risk, strategy.entry_facts, self.books.epoch, count=count, switch=self.switch
         )
+        self.gate = OrderGate(approvals, count)
         if spec.venue == "sandbox" and spec.futures:
             recognise_errors(bot.exchange._api)
         self.gate.stand_at(bot.exchange)
@@ -153,7 +157,7 @@ class TradingDesk:
     @property
     def unsettled(self) -> bool:
         """Whether an approved entry's outcome is not known yet."""
-        return self.gate is not None and bool(self.gate.outstanding)
+        return self.gate is not None and bool(self.gate.approvals.outstanding)
 
     def advise(self, view: LegView) -> Advice:
         """What the coordinator wants of this bot's leg; raises GateError when there is no answer."""

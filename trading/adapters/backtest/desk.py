@@ -11,8 +11,8 @@ from freqtrade.persistence import LocalTrade
 from mtst.forecast import Forecast
 from observability.errors import ForecastError, MtstError
 from observability.logging import get_logger
+from trading.adapters.entry_intent import GateId, entry_intent
 from trading.adapters.forecast_client import Candles
-from trading.adapters.gate import GateId, entry_intent
 from trading.adapters.strategies.base import FailClosedStrategy
 from trading.clock import FixedClock
 from trading.events import AccountReport, Fill, Outcome, Position

@@ -25,8 +25,8 @@ from mtst.forecast import Forecast
 from observability.errors import ForecastError, OrderError
 from observability.logging import get_logger
 from pipelines.candles import timeframe_ms
+from trading.adapters.entry_intent import EntryFacts
 from trading.adapters.forecast_client import Candles
-from trading.adapters.gate import EntryFacts
 from trading.orders import ForecastRef
 from trading.sizing import stop_stake
 
