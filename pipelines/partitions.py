@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,9 @@ _DAY_MS = 86_400_000
 _LEAST_ROWS = 30_000
 # Slower series reach back: publications of 10 days, the value of a week before, and versions of both.
 _SLOW_REACH_MS = 62 * _DAY_MS
+
+# Between two tasks of a worker lie .15 s, since Ray Data asks ten times a second what has ended: some partitions' time.
+_SMALLEST_TASK, _LARGEST_TASK = 16, 100
 
 Read = Callable[[SeriesKey], Manifest]
 
@@ -67,6 +71,20 @@ def partitions_of(pair: str, timeframe: str, start_ms: int, end_ms: int) -> tupl
     """The periods that hold the candles from `start_ms` to `end_ms`, both open times, oldest first."""
     edges = pairwise(_edges(timeframe, start_ms, end_ms))
     return tuple(Partition(pair, name, start, after) for (name, start), (_, after) in edges)
+
+
+def task_sizes(parts: int, cores: int) -> list[int]:
+    """How many partitions each task makes, in the order of their start; they add up to `parts`.
+
+    Ever smaller, so that no core waits long for another's last task: guided self-scheduling, after Polychronopoulos and
+    Kuck (IEEE Transactions on Computers, 1987), between two bounds: what waiting between tasks costs, and what a lost
+    node has to do again.
+    """
+    sizes: list[int] = []
+    while (rest := parts - sum(sizes)) > 0:
+        share = math.ceil(rest / (1.5 * max(cores, 1)))
+        sizes.append(min(max(share, _SMALLEST_TASK), _LARGEST_TASK, math.ceil(parts / max(cores, 1)), rest))
+    return sizes
 
 
 def plan(store: CandleStore, exchange: str, spec: DatasetSpec) -> dict[Partition, str]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from observability import errors
@@ -20,7 +21,7 @@ from observability.errors import ClusterError, DataError, SpecError
 from observability.progress import Progress
 from pipelines.blobs import Blobs
 from pipelines.frames import SPEC_FILE
-from pipelines.partitions import PartFacts, Partition, build_partition, plan, reusable
+from pipelines.partitions import PartFacts, Partition, build_partition, plan, reusable, task_sizes
 from pipelines.spec import DatasetSpec
 from pipelines.store import CandleStore
 
@@ -32,7 +33,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
 }
-_TASKS_A_CORE = 8
+_FACTS_A_BLOCK = 4096  # bytes of facts that a running task hands over at a time, so that progress is seen as it is made
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def standing(store_root: str, exchange: str, spec: DatasetSpec, out_root: str) -
 
 
 def _run(parts: Sequence[Partition], job: tuple[str, str, str, str]) -> Iterator[tuple[Partition, PartFacts]]:
-    """Yield each partition's facts as its worker finishes."""
+    """Yield each partition's facts as its worker hands them over."""
     if not parts:
         return
     # Importing Ray fixes its authentication mode, so whoever starts the cluster must be the first to do it.
@@ -134,12 +135,15 @@ def _run(parts: Sequence[Partition], job: tuple[str, str, str, str]) -> Iterator
         raise ClusterError("Ray is not running", where="features", todo="start it (`cluster up`) or join one")
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.target_max_block_size = False, _FACTS_A_BLOCK
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # progress is ours to tell, and errors are raised as well
-    # A task makes several partitions, one after the other: starting one costs as much as a small partition.
-    tasks = min(len(parts), max(1, round(_TASKS_A_CORE * ray.cluster_resources().get("CPU", 1))))
-    rows = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=tasks)
-    for row in rows.map(_Work(job), runtime_env={"env_vars": WORKER_ENVIRONMENT}).iter_rows():
+    rest = iter(parts)
+    sizes = task_sizes(len(parts), round(ray.cluster_resources().get("CPU", 1)))
+    # One row a task, for blocks of one size is all that a table of rows can be cut into.
+    tasks = [{"parts": json.dumps([asdict(part) for part in islice(rest, size)])} for size in sizes]
+    rows = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+    for row in rows.flat_map(_Work(job), runtime_env={"env_vars": WORKER_ENVIRONMENT}).iter_rows():
         if row["error"]:
             kind, what, where, todo = json.loads(row["error"])
             raise getattr(errors, kind)(what, where=where, todo=todo)
@@ -148,13 +152,15 @@ def _run(parts: Sequence[Partition], job: tuple[str, str, str, str]) -> Iterator
 
 @dataclass(frozen=True)
 class _Work:
-    """What a worker does with one partition; only names and facts travel."""
+    """What a worker does with a task's partitions, one after the other; only names and facts travel."""
 
     job: tuple[str, str, str, str]
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return (self._made(Partition(**part)) for part in json.loads(row["parts"]))
+
+    def _made(self, part: Partition) -> dict[str, Any]:
         store, exchange, spec, out = self.job
-        part = Partition(row["pair"], row["period"], int(row["start_ms"]), int(row["end_ms"]))
         try:
             facts = build_partition(CandleStore(store), exchange, DatasetSpec.from_json(spec), Blobs.at(out), part)
             return {"part": json.dumps(asdict(part)), "facts": json.dumps(asdict(facts)), "error": ""}

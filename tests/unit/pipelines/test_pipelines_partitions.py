@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from observability.errors import SpecError
 from pipelines.blobs import Blobs
 from pipelines.frames import Enrichment, feature_frame, market_closes, read_features, training_frame
 from pipelines.labels import Barrier, triple_barrier
-from pipelines.partitions import build_partition, partition_frame, partitions_of, plan, reusable
+from pipelines.partitions import build_partition, partition_frame, partitions_of, plan, reusable, task_sizes
 from pipelines.spec import DatasetSpec, FeatureRef, default_spec
 from pipelines.store import CandleStore, SeriesKey
 from tests.unit.pipelines.feature_checks import assert_same_bits
@@ -128,3 +130,12 @@ def test_barriers_belong_to_the_specification():
     assert feature_frame(candles(Walk(seed=1)), default_spec(PAIRS, "15m")).columns[2:] == list(
         default_spec(PAIRS, "15m").columns
     )
+
+
+@given(st.integers(0, 5000), st.integers(0, 64))
+def test_tasks_take_every_partition_once_and_leave_no_core_without(parts: int, cores: int) -> None:
+    sizes = task_sizes(parts, cores)
+    assert sum(sizes) == parts
+    assert all(0 < size <= 100 for size in sizes)  # what a lost node has to do again
+    assert sizes == sorted(sizes, reverse=True)  # so that no core waits long for another's last
+    assert all(size <= math.ceil(parts / max(cores, 1)) for size in sizes)  # no core's share is another's
