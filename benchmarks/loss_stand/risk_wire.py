@@ -17,8 +17,8 @@ from observability.errors import GateError, MtstError
 from trading.manager import RiskManager
 
 METHODS = (
-    "decide", "settle", "report", "record_fill", "acquire_lease", "renew_lease", "release_lease", "reservations",
-    "ping", "state", "halt", "resume",
+    "decide", "settle", "report", "directive", "record_fill", "acquire_lease", "renew_lease", "release_lease",
+    "reservations", "ping", "state", "halt", "resume",
 )  # fmt: skip
 
 

@@ -58,7 +58,8 @@ class Bookkeeper:
         self._kept_file = Path(spec.folder) / DIRECTIVE
         self.directive: Directive | None = None
         self._take_up()
-        self.marks: Mapping[str, float] = {}
+        self.equity: float | None = None
+        """Worth of the account in this loop, in stake currency; None while it is not known."""
         self._told_file = Path(spec.folder) / "fills-told.json"
         self._told: dict[str, float] = _read(self._told_file)
 
@@ -90,15 +91,18 @@ class Bookkeeper:
     def report(self, bot: Any, marks: Mapping[str, float]) -> None:
         """Tell the risk manager what the account holds, at `marks` (newest closes), and take its directive.
 
-        While it is away the last directive's bounds count: an account beyond its share of the portfolio's stop or
-        target closes everything by itself, and goes on doing so until the risk manager has heard of it.
+        An account whose worth is not known is not reported: nothing may halt or sell because of a number that is
+        wrong, and its last report soon is too old for an entry. The directive comes all the same.
+
+        While the risk manager is away the last directive's bounds count: an account beyond its share of the portfolio's
+        stop or target closes everything by itself, and goes on doing so until the risk manager has heard of it.
         """
-        self.marks = marks
+        self.equity = None
         bot.wallets.update()
-        report = self._report(bot, marks)
+        self.equity = holdings.equity(bot, marks)
         try:
             if self.lease is not None:
-                self.directive, self.stopped = self.risk.report(report), ""
+                self._tell(bot, marks, self.equity)
                 self._keep()
                 return
         except LeaseError as error:
@@ -106,11 +110,18 @@ class Bookkeeper:
             log.warning("lease_lost", bot=self.spec.name, error=str(error))
         except MtstError as error:
             log.warning("not_reported", bot=self.spec.name, error=str(error))
-        if self.directive is not None and not self.stopped and marks:
-            self.stopped = self.directive.beyond(report.equity)
+        if self.directive is not None and not self.stopped and self.equity is not None:
+            self.stopped = self.directive.beyond(self.equity)
             if self.stopped:
                 log.error("closing_by_itself", bot=self.spec.name, reason=self.stopped)
                 self._keep()
+
+    def _tell(self, bot: Any, marks: Mapping[str, float], equity: float | None) -> None:
+        if equity is None:
+            log.warning("equity_unknown", bot=self.spec.name, without_price=holdings.unmarked(bot, marks))
+            self.directive = self.risk.directive(self.spec.account)
+        else:
+            self.directive, self.stopped = self.risk.report(self._report(bot, marks, equity)), ""
 
     def _keep(self) -> None:
         """For the next process, should this one die while the risk manager is away."""
@@ -237,7 +248,7 @@ class Bookkeeper:
             bot.get_valid_enter_price_and_stake = ask_stake
         log.warning("order_adopted", bot=self.spec.name, pair=reservation.pair, order=order["id"])
 
-    def _report(self, bot: Any, marks: Mapping[str, float]) -> AccountReport:
+    def _report(self, bot: Any, marks: Mapping[str, float], equity: float) -> AccountReport:
         problems = holdings.differences(bot, marks)
         problems += [f"{pair}: order {order_id} is not ours" for order_id, pair in self.strangers.items()]
         return AccountReport(
@@ -245,7 +256,7 @@ class Bookkeeper:
             bot=self.spec.name,
             lease_epoch=self.lease.epoch if self.lease else 0,
             as_of_ms=int(time.time() * 1000),
-            equity=holdings.equity(bot, marks),
+            equity=equity,
             free=bot.wallets.get_free(self.spec.stake_currency),
             positions=holdings.positions(bot, marks),
             marks=dict(marks),

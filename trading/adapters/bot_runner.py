@@ -133,7 +133,7 @@ class BotRunner:
             closed_trades=trades.closed,
             orders=trades.orders,
             profit=trades.profit,
-            equity=worker.desk.equity() if worker.desk.books.marks else 0.0,
+            equity=worker.desk.equity(),
             restarts=self._restarts,
             last_error=self._error or worker.last_error,
             refusals=dict(gate.approvals.refusals) if gate else {},

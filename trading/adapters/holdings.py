@@ -15,13 +15,25 @@ DUST = 10.0  # quote currency; less cannot be traded and is left over by roundin
 SLACK = 0.01  # of a position: fees taken in the base currency
 
 
-def equity(bot: Any, marks: Mapping[str, float]) -> float:
-    """Worth of the account at `marks`, in stake currency: its coins, or the open profit of its perpetuals."""
+def equity(bot: Any, marks: Mapping[str, float]) -> float | None:
+    """Worth of the account at `marks`, in stake currency: its coins, or the open profit of its perpetuals.
+
+    None where that cannot be said, as a part of the account would look like a loss: `marks` lack a pair of which it
+    holds anything, or it seems to hold nothing at all, as one whose balances were not read does.
+    """
+    if unmarked(bot, marks) or not any(wallet.total for wallet in bot.wallets.get_all_balances().values()):
+        return None
     total = float(bot.wallets.get_total(bot.config["stake_currency"]))
     if is_spot(bot.exchange):
         return total + sum(owned(bot, pair) * mark for pair, mark in marks.items())
-    trades = (trade for trade in Trade.get_open_trades() if trade.pair in marks)
-    return total + float(sum(_sign(trade) * trade.amount * (marks[trade.pair] - trade.open_rate) for trade in trades))
+    return total + float(sum(_open_profit(bot, trade, marks[trade.pair]) for trade in _open_positions()))
+
+
+def unmarked(bot: Any, marks: Mapping[str, float]) -> list[str]:
+    """Pairs of which the account holds anything and whose price is not among `marks`."""
+    held = {trade.pair for trade in _open_positions()}
+    held |= {pair for pair in bot.active_pair_whitelist if pair not in marks and owned(bot, pair)}
+    return sorted(held - set(marks))
 
 
 def owned(bot: Any, pair: str) -> float:
@@ -43,8 +55,8 @@ def positions(bot: Any, marks: Mapping[str, float]) -> tuple[Position, ...]:
             marks[trade.pair],
             (trade.stop_loss or None) if protected(bot, trade) else None,
         )
-        for trade in Trade.get_open_trades()
-        if trade.amount > 0 and trade.pair in marks
+        for trade in _open_positions()
+        if trade.pair in marks
     )
 
 
@@ -91,5 +103,11 @@ def _pending() -> dict[str, float]:
     return found
 
 
-def _sign(trade: Any) -> float:
-    return -1.0 if trade.is_short else 1.0
+def _open_positions() -> list[Any]:
+    return [trade for trade in Trade.get_open_trades() if trade.amount > 0]
+
+
+def _open_profit(bot: Any, trade: Any, mark: float) -> float:
+    """Of what the exchange still has of a position: the profit of a stop that filled meanwhile is in the wallet."""
+    amount = min(trade.amount, abs(owned(bot, trade.pair)))
+    return float(amount * (mark - trade.open_rate) * (-1.0 if trade.is_short else 1.0))

@@ -31,6 +31,8 @@ class RiskPort(Protocol):
 
     def report(self, report: AccountReport) -> Directive: ...  # noqa: D102
 
+    def directive(self, account: str | None = None) -> Directive: ...  # noqa: D102
+
     def record_fill(self, fill: Fill) -> int: ...  # noqa: D102
 
     def acquire_lease(self, account: str, holder: str) -> Lease: ...  # noqa: D102
@@ -97,6 +99,10 @@ class RayRisk:
     def report(self, report: AccountReport) -> Directive:
         """See RiskManager."""
         return cast(Directive, self._call("report", report))
+
+    def directive(self, account: str | None = None) -> Directive:
+        """See RiskManager."""
+        return cast(Directive, self._call("directive", account))
 
     def record_fill(self, fill: Fill) -> int:
         """See RiskManager."""

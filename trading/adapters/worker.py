@@ -20,7 +20,7 @@ from observability.errors import ForecastError, GateError
 from observability.logging import get_logger
 from observability.metrics import Meters
 from pipelines.candles import timeframe_ms
-from trading.adapters import holdings, quick_candles
+from trading.adapters import quick_candles
 from trading.adapters.approvals import Approvals, OrderCount
 from trading.adapters.bookkeeper import Bookkeeper
 from trading.adapters.bot_spec import BotSpec
@@ -136,9 +136,8 @@ class TradingDesk:
             log.error("end_loop_failed", bot=self._ports.spec.name, error=repr(error))
 
     def equity(self) -> float:
-        """Worth of the account at the newest closes, by the wallet just read; 0 when unknown."""
-        marks = self.books.marks
-        return holdings.equity(self.bot, marks) if marks else 0.0
+        """Worth of the account in this loop, at the newest closes; 0 when unknown."""
+        return self.books.equity or 0.0
 
     def forecasts(self, timeframe: str, candles: Mapping[str, Candles]) -> dict[str, Forecast]:
         """Forecasts of the newest candles; raises ForecastError when there are none."""

@@ -49,7 +49,7 @@ class Desk(Protocol):
         """New candles are in: hold the lease, settle, report. Never raises."""
 
     def equity(self) -> float:
-        """Worth of the account in stake currency at the last report; 0 when unknown."""
+        """Worth of the account in stake currency in this loop; 0 when unknown."""
 
     def forecasts(self, timeframe: str, candles: Mapping[str, Candles]) -> dict[str, Forecast]:
         """Forecasts of the newest candles; raises ForecastError when there are none."""
