@@ -42,13 +42,18 @@ class Gauges:
         if self._meters is not None:
             self._meters.observe("mtst_journal_write_seconds", seconds)
 
+    def reservations(self, book: Book) -> None:
+        """How many approved entries are not settled: all that a settlement changes, however many accounts there are."""
+        if self._meters is not None:
+            self._meters.set("mtst_unsettled_reservations", float(len(book.unsettled())))
+
     def show(self, book: Book) -> None:
         """State, reservations and every account's figures."""
         meters = self._meters
         if meters is None:
             return
         meters.set("mtst_trading_state", float(book.latch.state.level))
-        meters.set("mtst_unsettled_reservations", float(len(book.unsettled())))
+        self.reservations(book)
         for account, view in book.accounts.items():
             report = view.report
             meters.set("mtst_equity", report.equity, account=account)

@@ -93,7 +93,7 @@ class RiskManager:
             settled = Settled(reservation_id, outcome, float(filled), float(price), running.now_ms())
             ticket = running.recorder.put(settled)
         running.recorder.wait(ticket)  # outside the lock, to share the disk's sync with others
-        self._gauges.show(running.book)
+        self._gauges.reservations(running.book)
         return True
 
     def report(self, report: AccountReport) -> Directive:

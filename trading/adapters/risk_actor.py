@@ -179,6 +179,7 @@ def start_risk_actor(config: RiskActorConfig, timeout_s: float = 60.0) -> Any:
     import ray
 
     options = actor_options(config.name, config.namespace, CONCURRENCY, detached=config.detached)
+    options["enable_task_events"] = False  # Ray's record of each call costs CPU in it; the journal keeps a better one
     handle = ray.remote(RiskActor).options(**options, get_if_exists=True).remote(config)
     return answering(handle, "the risk manager", config.name, timeout_s)
 

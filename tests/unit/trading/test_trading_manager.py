@@ -302,6 +302,8 @@ def test_meters_show_the_book(path: Path, clock: FixedClock) -> None:
     manager.decide(intent(amount=float("nan")))
     manager.report(report(equity=9_000.0, marks=MARKS))
     assert meters.value("mtst_unsettled_reservations") == 1.0
+    assert manager.settle(manager.reservations("acc")[0].reservation_id, "cancelled")
+    assert meters.value("mtst_unsettled_reservations") == 0.0
     assert meters.value("mtst_risk_decisions_total", code="APPROVED") == 1.0
     assert meters.value("mtst_risk_decisions_total", code="BAD_NUMBERS") == 1.0
     assert meters.value("mtst_drawdown_ratio", account="acc") == pytest.approx(0.1)
