@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import ccxt
@@ -13,6 +14,7 @@ import pytest
 
 from cluster.stages.exchange import RunningExchange
 from tests.contract.sandbox_kit import CANDLE, assert_conserved, conserved, exchange_in, leap, trader_of
+from trading.adapters.call_record import CallRecord
 from trading.adapters.sandbox.client import SandboxClient
 
 POOR = "Account has insufficient balance for requested action."
@@ -67,6 +69,17 @@ def test_a_garbled_reply_is_no_json_and_the_order_is_made(api: Any, control: San
     control.plan_fault(kind="garble", **ORDER)
     assert _placed(api, "garbled")["id"] is None, "ccxt makes an order of rubbish, without an id"
     assert api.fetch_order(None, "XRP/USDT", {"origClientOrderId": "garbled"})["status"] == "closed"
+
+
+def test_an_account_is_not_read_out_of_rubbish(api: Any, control: SandboxClient) -> None:
+    control.plan_fault(kind="garble", path="/api/v3/account", count=1)
+    assert api.fetch_balance()["total"] == {}, "ccxt reads an account without any money out of it"
+    record = CallRecord()
+    record.listen(SimpleNamespace(_api=api))
+    control.plan_fault(kind="garble", path="/api/v3/account", count=1)
+    with pytest.raises(ccxt.NetworkError, match="no JSON"):
+        api.fetch_balance()
+    assert api.fetch_balance()["total"]["USDT"] > 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Counts how a bot's calls to its exchange went, at the one place in ccxt through which all of them pass."""
+"""Counts how a bot's calls to its exchange went, at the one place in ccxt through which all of them pass.
+
+An answer that is no JSON is a failure here. ccxt hands on its text instead, and reads an account without any money out
+of it: the bot would report that everything is lost.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ class CallRecord:
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             with self._counted():
-                return fetch(*args, **kwargs)
+                return _read(fetch(*args, **kwargs))
 
         api.fetch = counted
 
@@ -53,6 +57,13 @@ class CallRecord:
 
         async def counted(*args: Any, **kwargs: Any) -> Any:
             with self._counted():
-                return await fetch(*args, **kwargs)
+                return _read(await fetch(*args, **kwargs))
 
         api.fetch = counted
+
+
+def _read(answer: Any) -> Any:
+    """The answer, if it could be read; raises ccxt.ExchangeNotAvailable, which is tried again."""
+    if isinstance(answer, str):
+        raise ccxt.ExchangeNotAvailable(f"the exchange's answer is no JSON: {answer[:60]!r}")
+    return answer

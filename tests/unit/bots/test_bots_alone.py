@@ -110,11 +110,11 @@ def test_failed_calls_count_and_refusals_do_not() -> None:
 
     answers: list[Exception | None] = []
 
-    def fetch() -> str:
+    def fetch() -> dict[str, str]:
         error = answers.pop()
         if error is not None:
             raise error
-        return "fine"
+        return {"fine": "yes"}
 
     exchange, record = SimpleNamespace(_api=SimpleNamespace(fetch=fetch)), CallRecord()
     record.listen(exchange)
