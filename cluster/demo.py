@@ -22,11 +22,11 @@ from cluster.doctor import require_healthy
 from cluster.environment import prepare_environment
 from cluster.failure import blame_full_disk
 from cluster.interrupts import Interrupts
-from cluster.only_one import only_one
 from cluster.processes import adopt_orphans, end_children, stop
 from cluster.settings import Settings
 from cluster.short_folder import remove_short_folder, short_folder
 from cluster.watch import RunWatch
+from observability.only_one import only_one
 from observability.progress import NullProgress
 
 if TYPE_CHECKING:

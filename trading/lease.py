@@ -1,7 +1,8 @@
 """One holder per account, by a lease with a fencing epoch; pure functions, persisted by the journal.
 
 Every grant raises the epoch. An order carries the epoch under which it was made, so whatever a paused, partitioned or
-replaced bot still sends is recognised as old, however late it arrives.
+replaced bot still sends is recognised as old, however late it arrives. Nor can such a bot take the lease back from its
+successor: of two processes of one bot the later born has it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from trading.orders import Reader, to_plain
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who may add risk on an account, under which epoch, until when (ms; live while now < expires_ms)."""
+    """Who may add risk on an account, under which epoch, until when (ms; live while now < expires_ms).
+
+    `born_ms`: when the holder's process began, by the wall's clock; 0 where it does not say.
+    """
 
     account: str
     holder: str
     epoch: int
     expires_ms: int
+    born_ms: int = 0
 
     def live(self, now_ms: int) -> bool:
         """Whether it still counts."""
@@ -35,16 +40,17 @@ class Lease:
     def from_dict(cls, data: Mapping[str, Any]) -> Lease:
         """Read `to_dict` back; raises OrderError."""
         read = Reader(data, "lease")
-        return cls(read.text("account"), read.text("holder"), read.whole("epoch"), read.whole("expires_ms"))
+        account, holder, epoch = read.text("account"), read.text("holder"), read.whole("epoch")
+        return cls(account, holder, epoch, read.whole("expires_ms"), read.whole("born_ms", 0))
 
 
-def grant(current: Lease | None, account: str, holder: str, *, ttl_ms: int, now_ms: int) -> Lease:
+def grant(current: Lease | None, account: str, holder: str, *, ttl_ms: int, now_ms: int, born_ms: int = 0) -> Lease:
     """Give the account to `holder` under a new epoch.
 
-    The present holder may ask again: it was restarted, and its former self is fenced off by the new epoch.
+    The present holder may ask again: it was restarted, and its former self, born earlier, is fenced off.
 
     Raises:
-        LeaseError: another holder's lease is still live.
+        LeaseError: the lease of another holder, or of a later process of this one, is still live.
     """
     if not holder.strip():
         raise LeaseError("a lease needs a named holder", where=account, todo="pass the bot's name")
@@ -55,8 +61,14 @@ def grant(current: Lease | None, account: str, holder: str, *, ttl_ms: int, now_
             where=account,
             todo="stop that bot or wait until its lease ends; one account serves one bot",
         )
+    if current is not None and current.live(now_ms) and born_ms < current.born_ms:
+        raise LeaseError(
+            f"a later process of {holder} has the account",
+            where=account,
+            todo="end this one: it was replaced, and can only close",
+        )
     epoch = 1 if current is None else current.epoch + 1
-    return Lease(account, holder, epoch, now_ms + ttl_ms)
+    return Lease(account, holder, epoch, now_ms + ttl_ms, born_ms)
 
 
 def renew(current: Lease | None, account: str, holder: str, epoch: int, *, ttl_ms: int, now_ms: int) -> Lease:

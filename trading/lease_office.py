@@ -14,14 +14,15 @@ class LeaseOffice:
     def __init__(self, running: RunningBook) -> None:
         self._running = running
 
-    def acquire(self, account: str, holder: str) -> leases.Lease:
-        """Under a new epoch; raises LeaseError while another holds it."""
+    def acquire(self, account: str, holder: str, born_ms: int) -> leases.Lease:
+        """Under a new epoch; raises LeaseError while another, or a later process of this holder, has it."""
         running = self._running
         with running.lock:
             if account not in running.limits.accounts:
                 raise LeaseError("the account is not configured", where=account, todo="add it to risk.accounts")
             ttl_ms, current = running.limits.lease_ttl_ms, running.book.leases.get(account)
-            return self._changed(leases.grant(current, account, holder, ttl_ms=ttl_ms, now_ms=running.now_ms()))
+            granted = leases.grant(current, account, holder, ttl_ms=ttl_ms, now_ms=running.now_ms(), born_ms=born_ms)
+            return self._changed(granted)
 
     def renew(self, account: str, holder: str, epoch: int) -> leases.Lease:
         """Prolong a live lease; raises LeaseError when it was lost."""

@@ -124,9 +124,13 @@ class RiskManager:
 
     # --- leases ----------------------------------------------------------------------------------------------------
 
-    def acquire_lease(self, account: str, holder: str) -> Lease:
-        """Give the account to `holder` under a new epoch; raises LeaseError while another holds it."""
-        return self._leases.acquire(account, holder)
+    def acquire_lease(self, account: str, holder: str, born_ms: int = 0) -> Lease:
+        """Give the account to `holder`, whose process began at `born_ms` by the wall, under a new epoch.
+
+        Raises:
+            LeaseError: another holder, or a later process of this one, has it.
+        """
+        return self._leases.acquire(account, holder, born_ms)
 
     def renew_lease(self, account: str, holder: str, epoch: int) -> Lease:
         """Prolong a live lease; raises LeaseError when it was lost."""

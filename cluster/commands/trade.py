@@ -181,6 +181,7 @@ def _lines(found: Any) -> str:
     for bot in found.bots:
         refused = ", ".join(f"{code} {count}" for code, count in sorted((bot.refusals or {}).items()))
         trouble = f"; refused: {refused}" if refused else ""
+        trouble += f"; replaced {bot.replaced} times" if bot.replaced else ""
         trouble += f"; {bot.last_error}" if bot.last_error else ""
         lines.append(
             f"  {bot.name}: {bot.phase}, equity {bot.equity:.2f}, open {', '.join(bot.open_trades) or 'nothing'}, "

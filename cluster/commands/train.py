@@ -127,8 +127,8 @@ def retrain(
     """Fetch, search, judge and decide on a schedule: a challenger takes over only when it clears every bar."""
     from threading import Event
 
-    from cluster.only_one import only_one
     from cluster.stages import retrain as stage
+    from observability.only_one import only_one
     from pipelines.candles import timeframe_ms
 
     settings, pace = context.obj, timeframe_ms(every) / 1000

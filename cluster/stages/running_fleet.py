@@ -15,9 +15,9 @@ from cluster.settings import Settings
 from cluster.stages.bots import bot_names
 from observability.errors import StartError, TradingError
 from observability.files import write_whole
+from trading.adapters.bot_actors import actor_name
 from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.adapters.coordinator_actor import coordinator_name
-from trading.adapters.fleet import actor_name
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE
 
 

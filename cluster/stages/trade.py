@@ -13,7 +13,6 @@ from typing import Any
 
 from cluster.doctor import require_healthy
 from cluster.keeper import end_keeper, start_keeper
-from cluster.only_one import only_one
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages import serve as serving
@@ -24,13 +23,15 @@ from cluster.stages.running_fleet import announce, announced, end_actors, forget
 from cluster.stages.strategy_options import FORECAST_STRATEGIES
 from observability.errors import ExchangeError, SettingsError, StartError, TradingError
 from observability.exporter import clear_targets
+from observability.only_one import only_one
 from observability.progress import Progress
 from pipelines.adapters.exchange import SANDBOX, open_exchange
 from trading.adapters.api_key import read_key
+from trading.adapters.bot_actors import actor_name, prepare_bots
 from trading.adapters.bot_runner import BotStatus
 from trading.adapters.bot_spec import BotSpec
 from trading.adapters.coordinator_actor import phases
-from trading.adapters.fleet import Fleet, FleetConfig, Recovery, RunSummary, actor_name, prepare_bots
+from trading.adapters.fleet import Fleet, FleetConfig, Recovery, RunSummary
 from trading.adapters.fleet_books import FleetBooks
 from trading.adapters.freqtrade_config import check_environment, layers, masked, merge
 from trading.adapters.risk_actor import NAMESPACE, find_risk_actor

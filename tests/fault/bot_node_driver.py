@@ -22,7 +22,8 @@ from cluster.stages.exchange import RunningExchange, start_exchange
 from observability.progress import NullProgress
 from tests.fault.fail_closed_driver import Handler, Oracle
 from trading.adapters.bot_actor import BotActor
-from trading.adapters.fleet import CONCURRENCY, Fleet, actor_name
+from trading.adapters.bot_actors import CONCURRENCY, actor_name
+from trading.adapters.fleet import Fleet
 from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE, RiskActorConfig, start_risk_actor
 from trading.adapters.venue_clock import VenueClock
 from trading.kill_switch import KillSwitch

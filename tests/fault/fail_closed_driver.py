@@ -72,7 +72,7 @@ class Port:
     def renew_lease(self, account: str, holder: str, epoch: int) -> Lease:
         return self._aged(self.manager.acquire_lease(account, holder))
 
-    def acquire_lease(self, account: str, holder: str) -> Lease:
+    def acquire_lease(self, account: str, holder: str, born_ms: int = 0) -> Lease:
         return self._aged(self.manager.acquire_lease(account, holder))
 
     def _aged(self, lease: Lease) -> Lease:

@@ -45,10 +45,11 @@ class Bookkeeper:
         spec: the bot.
         risk: the risk manager.
         meters: where the bot's figures go.
+        born_ms: when this process of the bot began, by the wall's clock.
     """
 
-    def __init__(self, spec: BotSpec, risk: RiskPort, meters: Meters | None = None) -> None:
-        self.spec, self.risk, self.meters = spec, risk, meters
+    def __init__(self, spec: BotSpec, risk: RiskPort, meters: Meters | None = None, born_ms: int = 0) -> None:
+        self.spec, self.risk, self.meters, self._born_ms = spec, risk, meters, born_ms
         self.lease: Lease | None = None
         self.calls = CallRecord()
         self.strangers: dict[str, str] = {}
@@ -76,7 +77,7 @@ class Bookkeeper:
                     self.lease = self.risk.renew_lease(account, name, self.lease.epoch)
                     return
             self.lease = None
-            self.lease = self.risk.acquire_lease(account, name)
+            self.lease = self.risk.acquire_lease(account, name, self._born_ms)
         except MtstError as error:
             self.lease = None
             log.warning("no_lease", bot=name, account=account, error=str(error))

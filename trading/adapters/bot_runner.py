@@ -9,25 +9,28 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from observability.errors import MtstError, SettingsError, TradingError
+from observability.errors import MtstError, SettingsError, StartError, TradingError
 from observability.exporter import Exporter, start_exporter
 from observability.files import write_whole
 from observability.logging import get_logger
 from observability.metrics import Meters
+from observability.only_one import lock_file
 from trading.adapters.bot_books import read_book, read_trades
 from trading.adapters.bot_spec import ARBITRAGES, BotSpec
-from trading.adapters.venue_clock import RealSleep, VirtualSleep
+from trading.adapters.venue_clock import RealSleep, VirtualSleep, real_time
 from trading.reconcile import OrderLine
 
 log = get_logger(__name__)
 
 BEGUN = "begun.json"
+ALONE = "process.lock"
+ALONE_S = 0.2  # between two looks whether a former process of the bot has ended
 LONGEST_WAIT_S = 60.0
 STOP_S = 30.0
 
@@ -37,12 +40,14 @@ class BotStatus:
     """Where a bot stands.
 
     Attributes:
-        phase: "importing", "ready" (waits to be told), "starting", "running", "failed" (tries again) or "stopped".
+        phase: "importing", "ready" (waits to be told), "waiting" (another process trades for this bot, and must end
+            first), "starting", "running", "failed" (tries again) or "stopped".
         now_ms: the time that the bot lives in.
         restarts: times that this process built the worker anew after a failure.
         refusals: entries that the gate kept back, by code.
         doubts: errors inside the strategy that became "no entry", by place.
         forecast_p50_ms, forecast_p99_ms: latency of the forecasts that it asked for.
+        replaced: times that whoever watches the bots gave it a new actor.
     """
 
     name: str
@@ -63,6 +68,7 @@ class BotStatus:
     forecast_errors: int = 0
     forecast_p50_ms: float = 0.0
     forecast_p99_ms: float = 0.0
+    replaced: int = 0
 
 
 class BotRunner:
@@ -85,6 +91,7 @@ class BotRunner:
         self._meters: Meters | None = None
         self._phase, self._error, self._restarts, self._restarts_before = "importing", "", 0, 0
         self._failures = 0  # in a row: a bot that ran since its last failure is tried again at once
+        self._born_ms = int(real_time() * 1000)
         self._take_up()
         self._thread = threading.Thread(target=self._live, name="bot", daemon=True)
         self._thread.start()
@@ -173,6 +180,34 @@ class BotRunner:
         if not self._told.is_set():
             self._phase = "ready"
         self._told.wait()
+        with self._alone():
+            self._trade()
+        self._phase = "stopped"
+        if self._exporter is not None:
+            self._exporter.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process trades from this bot's folder, and let none in before this one is done.
+
+        A former process may outlive its actor, behind a network that was cut or on a machine that stood still. Two
+        would sell the same coins, take back each other's stops and know of half of the orders. The kernel holds the
+        lock, and drops it with the process: whoever gets it knows that the other is dead.
+        """
+        lock = None
+        while lock is None and not self._stopping.is_set():
+            try:
+                lock = lock_file(self.folder / ALONE, f"bot {self.folder.name}")
+            except (StartError, OSError) as error:
+                if self._phase != "waiting":
+                    log.warning("waits_to_be_alone", bot=self.folder.name, error=str(error))
+                self._phase, self._error = "waiting", str(error)
+                self._stopping.wait(ALONE_S)
+        with lock or nullcontext():
+            yield
+
+    def _trade(self) -> None:
+        """Build the worker and run its loop, again after every failure, until told to stop."""
         while not self._stopping.is_set():
             try:
                 self._phase = "starting"
@@ -187,9 +222,6 @@ class BotRunner:
                 self._stopping.wait(wait_s)
             finally:
                 self._close_worker()
-        self._phase = "stopped"
-        if self._exporter is not None:
-            self._exporter.close()
 
     def _build(self) -> None:
         from trading.adapters.forecast_client import ForecastClient
@@ -207,7 +239,7 @@ class BotRunner:
         if spec.forecast_url:
             self._forecasts = ForecastClient(spec.forecast_url, token, meters=self._meters)
         coordinator = self._coordinator(spec.strategy) if self._coordinator and spec.strategy in ARBITRAGES else None
-        ports = Ports(spec, self._risk(), self._sleeper, self._forecasts, self._meters, coordinator)
+        ports = Ports(spec, self._risk(), self._sleeper, self._forecasts, self._meters, coordinator, self._born_ms)
         self._worker = TradingWorker(write_config(spec), ports)
         self._sleeper.join()  # building took a while
 

@@ -17,14 +17,13 @@ from observability.errors import StartError, TradingError
 from observability.logging import get_logger
 from observability.progress import Progress
 from pipelines.candles import timeframe_ms
-from trading.adapters.bot_actor import BotActor
-from trading.adapters.bot_runner import BEGUN, BotStatus
-from trading.adapters.bot_spec import ARBITRAGES, DIRECTIVE, BotSpec
+from trading.adapters.bot_actors import CALL_S, PATIENCE_S, BotActors, prepare_bots
+from trading.adapters.bot_runner import BotStatus
+from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.adapters.coordinator_actor import CoordinatorConfig, end_coordinators, start_coordinator
 from trading.adapters.fleet_books import FleetBooks, fleet_books
-from trading.adapters.named_actor import actor_options
 from trading.adapters.postgres_journal import open_journal
-from trading.adapters.risk_actor import ACTOR_NAME, NAMESPACE, RiskActorConfig, start_risk_actor
+from trading.adapters.risk_actor import NAMESPACE, RiskActorConfig, start_risk_actor
 from trading.adapters.sandbox.client import SandboxClient
 from trading.adapters.venue_clock import Participant, VenueClock
 from trading.clock import Clock, WallClock
@@ -34,8 +33,6 @@ from trading.limits import RiskLimits
 log = get_logger(__name__)
 
 POLL_S = 0.2
-CALL_S = 10.0
-CONCURRENCY = 6  # status and stop are answered beside the bot's own thread
 HOPELESS = 3  # failed starts after which a wrong setting is likelier than a passing trouble
 CONDUCTOR = "fleet"
 
@@ -92,35 +89,15 @@ class RunSummary:
     now_ms: int
 
 
-def prepare_bots(folders: Mapping[str, Path], *, detached: bool = False) -> dict[str, Any]:
-    """Start bot actors that only import Freqtrade, to be warm when their fleet starts; returns handles by name.
-
-    A bot's folder may hold an earlier run's orders; what that run was told is forgotten here.
-    """
-    import ray
-
-    handles = {}
-    for name, folder in folders.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        for told in (BEGUN, DIRECTIVE):
-            (folder / told).unlink(missing_ok=True)
-        options = actor_options(actor_name(name), NAMESPACE, CONCURRENCY, detached=detached)
-        handles[name] = ray.remote(BotActor).options(**options).remote(str(folder), ACTOR_NAME, NAMESPACE)
-    return handles
-
-
-def actor_name(bot: str) -> str:
-    """Name of a bot's actor."""
-    return f"bot-{bot}"
-
-
 class Fleet:
     """A running fleet; make it with `start`."""
 
     def __init__(
         self, config: FleetConfig, risk: Any, handles: Mapping[str, Any], coordinators: tuple[Any, ...] = ()
     ) -> None:
-        self.config, self.risk, self.handles = config, risk, dict(handles)
+        self.config, self.risk = config, risk
+        folders = {spec.name: Path(spec.folder) for spec in config.bots}
+        self.actors = BotActors(folders, handles, detached=config.detached)
         self._coordinators = coordinators  # Ray ends an actor that nobody holds
         self.bots = {spec.name: spec for spec in config.bots}
         self._conductor = Participant(config.url, CONDUCTOR) if config.url else None
@@ -174,14 +151,18 @@ class Fleet:
         return fleet
 
     @property
+    def handles(self) -> Mapping[str, Any]:
+        """The bots' actors by name."""
+        return self.actors.handles
+
+    @property
     def arbitrages(self) -> frozenset[str]:
         """Names of those that bots of this fleet are legs of."""
         return frozenset(spec.strategy for spec in self.config.bots if spec.strategy in ARBITRAGES)
 
     def status(self) -> dict[str, BotStatus]:
-        """Every bot's status; a bot that does not answer is shown as "down"."""
-        asked = {name: handle.status.remote() for name, handle in self.handles.items()}
-        return {name: self._answer(name, reference) for name, reference in asked.items()}
+        """Every bot's status; a bot that does not answer is shown as "down", and replaced when that lasts."""
+        return self.actors.status()
 
     def wait_ready(self, timeout_s: float = 120.0) -> dict[str, BotStatus]:
         """Wait until every bot has finished a loop since its process began.
@@ -274,15 +255,15 @@ class Fleet:
 
         if name not in self.handles:
             raise TradingError(f"there is no bot {name}", todo=f"one of {', '.join(self.handles)}")
-        before = self._answer(name, self.handles[name].status.remote())
+        before = self.actors.status_of(name)
         if before.pid and psutil.pid_exists(before.pid):
             os.kill(before.pid, signal.SIGKILL)
         else:
             ray.kill(self.handles[name], no_restart=False)
         return before
 
-    def kill_and_recover(self, name: str, timeout_s: float = 120.0) -> Recovery:
-        """Kill a bot and wait until Ray has brought it back and it has finished a loop.
+    def kill_and_recover(self, name: str, timeout_s: float = PATIENCE_S + 60.0) -> Recovery:
+        """Kill a bot and wait until Ray has brought it back, or it was replaced, and it has finished a loop.
 
         Raises:
             StartError: it did not come back in time.
@@ -293,7 +274,7 @@ class Fleet:
         error = ""
         while time.monotonic() - started < timeout_s:
             time.sleep(POLL_S)
-            now = self._answer(name, self.handles[name].status.remote())
+            now = self.actors.status_of(name)
             error = error or now.last_error
             if now.pid not in (0, before.pid) and now.loops >= 1:
                 seconds = time.monotonic() - started
@@ -335,11 +316,3 @@ class Fleet:
         ray.kill(self.risk)
         self.release()
         return {name: replace(state, phase="stopped") for name, state in last.items()}
-
-    def _answer(self, name: str, reference: Any) -> BotStatus:
-        import ray
-
-        try:
-            return ray.get(reference, timeout=CALL_S)  # type: ignore[no-any-return]
-        except ray.exceptions.RayError as error:
-            return BotStatus(name, 0, "down", last_error=type(error).__name__)

@@ -35,7 +35,7 @@ class RiskPort(Protocol):
 
     def record_fill(self, fill: Fill) -> int: ...  # noqa: D102
 
-    def acquire_lease(self, account: str, holder: str) -> Lease: ...  # noqa: D102
+    def acquire_lease(self, account: str, holder: str, born_ms: int = 0) -> Lease: ...  # noqa: D102
 
     def renew_lease(self, account: str, holder: str, epoch: int) -> Lease: ...  # noqa: D102
 
@@ -108,9 +108,9 @@ class RayRisk:
         """See RiskManager."""
         return int(self._call("record_fill", fill))
 
-    def acquire_lease(self, account: str, holder: str) -> Lease:
+    def acquire_lease(self, account: str, holder: str, born_ms: int = 0) -> Lease:
         """See RiskManager."""
-        return cast(Lease, self._call("acquire_lease", account, holder))
+        return cast(Lease, self._call("acquire_lease", account, holder, born_ms))
 
     def renew_lease(self, account: str, holder: str, epoch: int) -> Lease:
         """See RiskManager."""

@@ -55,7 +55,7 @@ class CoordinatorPort(Protocol):
 
 @dataclass
 class Ports:
-    """Everything outside Freqtrade that a bot uses."""
+    """Everything outside Freqtrade that a bot uses. `born_ms`: when its process began, by the wall's clock."""
 
     spec: BotSpec
     risk: RiskPort
@@ -63,6 +63,7 @@ class Ports:
     forecasts: ForecastClient | None = None
     meters: Meters | None = None
     coordinator: CoordinatorPort | None = None
+    born_ms: int = 0
 
 
 class TradingDesk:
@@ -70,7 +71,7 @@ class TradingDesk:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self.books = Bookkeeper(ports.spec, ports.risk, ports.meters)
+        self.books = Bookkeeper(ports.spec, ports.risk, ports.meters, ports.born_ms)
         self.switch = KillSwitch(Path(ports.spec.switch)) if ports.spec.switch else None
         self.bot: Any = None
         self.gate: OrderGate | None = None

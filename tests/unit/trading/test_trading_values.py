@@ -66,21 +66,26 @@ def test_latches_survive_json(latch: Latch) -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["grant", "renew", "expire"]), st.sampled_from(["a", "b"]), st.integers(0, 300)),
+    st.tuples(
+        st.sampled_from(["grant", "renew", "expire"]),
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 300),
+        st.integers(1, 3),
+    ),
     max_size=40,
 )
 
 
 @given(STEPS)
-def test_one_holder_at_a_time_and_epochs_only_rise(steps: list[tuple[str, str, int]]) -> None:
+def test_one_holder_at_a_time_and_epochs_only_rise(steps: list[tuple[str, str, int, int]]) -> None:
     lease: Lease | None = None
     now = 0
-    for verb, holder, pause in steps:
+    for verb, holder, pause, born in steps:
         now += pause
         before = lease
         try:
             if verb == "grant":
-                lease = grant(lease, "acc", holder, ttl_ms=100, now_ms=now)
+                lease = grant(lease, "acc", holder, ttl_ms=100, now_ms=now, born_ms=born)
             elif verb == "renew":
                 lease = renew(lease, "acc", holder, 0 if lease is None else lease.epoch, ttl_ms=100, now_ms=now)
             elif lease is not None:
@@ -95,6 +100,21 @@ def test_one_holder_at_a_time_and_epochs_only_rise(steps: list[tuple[str, str, i
                 assert lease.epoch > before.epoch
             if verb == "grant":
                 assert lease.epoch > before.epoch
+                assert born >= before.born_ms or not before.live(now), "taken back by a former process"
+
+
+def test_a_replaced_process_cannot_take_the_lease_back_from_its_successor() -> None:
+    former = grant(None, "acc", "bot", ttl_ms=100, now_ms=0, born_ms=10)
+    successor = grant(former, "acc", "bot", ttl_ms=100, now_ms=5, born_ms=20)
+    assert Lease.from_dict(successor.to_dict()) == successor
+    with pytest.raises(LeaseError, match="no longer holds"):
+        renew(successor, "acc", "bot", former.epoch, ttl_ms=100, now_ms=6)
+    with pytest.raises(LeaseError, match="a later process of bot has the account"):
+        grant(successor, "acc", "bot", ttl_ms=100, now_ms=6, born_ms=10)
+    assert grant(successor, "acc", "bot", ttl_ms=100, now_ms=6, born_ms=20).epoch == 3, "it may ask again itself"
+    assert grant(successor, "acc", "bot", ttl_ms=100, now_ms=105, born_ms=10).epoch == 3, "its successor is gone"
+    plain = {name: value for name, value in former.to_dict().items() if name != "born_ms"}
+    assert Lease.from_dict(plain).born_ms == 0, "a journal of an earlier version"
 
 
 def test_a_lease_needs_a_name() -> None:
