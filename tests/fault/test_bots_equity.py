@@ -1,4 +1,4 @@
-"""A market that shows no price for a while: no false loss halts or sells anything, and the exit comes as planned."""
+"""A market that shows no price, or a wrong one, for a while: nothing halts or sells, and the exit comes as planned."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def _in_and_out(market: Market) -> dict[str, Any]:
     return {**plan, "enter_until_ms": leave_ms, "exit_ms": leave_ms}
 
 
-def test_coins_without_a_price_are_no_loss() -> None:
+@pytest.mark.parametrize("how", ["zero", "spike"])
+def test_coins_without_a_price_are_no_loss_and_a_garbled_one_is_no_gain(how: str) -> None:
     with Stand(ours=True, seed=7, plan=_in_and_out, grace_s=60.0) as stand:
         stand.client.advance(stand.plan["enter_from_ms"] - CANDLE_MS)
         stand.start()
         stand.run(4)
         assert stand.held() > 0
-        stand.client.plan_fault(kind="garbage_candles", how="zero", pairs=[PAIR], for_ms=3 * CANDLE_MS)
+        stand.client.plan_fault(kind="garbage_candles", how=how, pairs=[PAIR], for_ms=3 * CANDLE_MS)
         stand.run(4)
         stand.client.plan_fault(**KLINES, params={"symbol": PAIR.replace("/", "")}, for_ms=3 * CANDLE_MS)
         stand.kill()

@@ -24,6 +24,7 @@ from trading.adapters import holdings
 from trading.adapters.bot_spec import DIRECTIVE, BotSpec
 from trading.adapters.call_record import CallRecord
 from trading.adapters.gate import OrderGate
+from trading.adapters.marks import Marks
 from trading.adapters.order_lookup import outcome_of
 from trading.adapters.orphans import clear_orphans
 from trading.adapters.risk_port import RiskPort
@@ -61,6 +62,7 @@ class Bookkeeper:
         self._take_up()
         self.equity: float | None = None
         """Worth of the account in this loop, in stake currency; None while it is not known."""
+        self._marks = Marks()
         self._told_file = Path(spec.folder) / "fills-told.json"
         self._told: dict[str, float] = _read(self._told_file)
 
@@ -99,6 +101,7 @@ class Bookkeeper:
         stop or target closes everything by itself, and goes on doing so until the risk manager has heard of it.
         """
         self.equity = None
+        marks = self._marks.believed(bot, marks)
         bot.wallets.update()
         self.equity = holdings.equity(bot, marks)
         try:
