@@ -3,6 +3,9 @@
 Freqtrade groups and resamples a pair's whole history by pandas twice a new candle, which costs more than the rest of a
 bot's loop. Here numpy merges the candles, and only a history with holes or with a number that is not finite is left to
 the original.
+
+A row that cannot be a candle counts as one that was not given. Freqtrade merges each answer into what it had, and the
+lowest low and the highest high win: a garbled row would stay however often the right one came after it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.converter import converter
 from freqtrade.enums import CandleType
@@ -51,12 +55,26 @@ class QuickCleaning:
     def __call__(self, dataframe: pd.DataFrame, timeframe: str, pair: str, **options: Any) -> pd.DataFrame:
         """See Freqtrade."""
         if options.get("candle_type", CandleType.SPOT) in PRICED and len(dataframe):
+            given, dataframe = len(dataframe), dataframe[~garbled(dataframe)]
+            if len(dataframe) < min(2, given):
+                return dataframe.iloc[:0]  # the original fails where no whole candle is left
             merged = merged_candles(dataframe)
             if merged is not None and options["drop_incomplete"]:
                 merged = merged.iloc[:-1]
             if merged is not None and (not options["fill_missing"] or without_holes(merged, timeframe_ms(timeframe))):
                 return merged
         return self.original(dataframe, timeframe, pair, **options)
+
+
+def garbled(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows with a price or volume below what can be, or open or close beyond high or low; NaN makes none."""
+    opened, high, low, close, volume = (
+        frame[name].to_numpy(dtype=float) for name in ("open", "high", "low", "close", "volume")
+    )
+    prices = np.column_stack([opened, high, low, close])
+    beyond = (high < np.fmax(opened, close)) | (low > np.fmin(opened, close))
+    found: npt.NDArray[np.bool_] = (prices <= 0).any(axis=1) | (volume < 0) | beyond
+    return found
 
 
 def merged_candles(frame: pd.DataFrame) -> pd.DataFrame | None:

@@ -28,7 +28,10 @@ NUMBERS = st.one_of(st.floats(0.5, 2.0), st.just(float("nan")))
 
 
 def _frame(places: list[int], values: np.ndarray[Any, Any]) -> pd.DataFrame:
-    """As `ohlcv_to_dataframe` hands it over."""
+    """As `ohlcv_to_dataframe` hands it over: each row's high and low are its highest and lowest number, if any."""
+    values = values.copy()
+    for column, extreme in ((1, np.fmax), (2, np.fmin)):
+        values[:, column] = np.where(np.isnan(values[:, column]), np.nan, extreme.reduce(values[:, :4], axis=1))
     at_ms = [START_MS - START_MS % STEP_MS + STEP_MS * place for place in places]
     dates = pd.to_datetime(pd.Series(at_ms), unit="ms", utc=True).dt.floor("1s")
     columns = dict(zip(("open", "high", "low", "close", "volume"), values.T, strict=True))
@@ -62,6 +65,32 @@ def test_the_same_whatever_comes(places: list[int], numbers: st.DataObject, drop
     if drop and fill and len(set(places)) == 1:
         return  # Freqtrade's own fails on an empty frame, too
     _same(_frame(places, np.reshape(drawn, (-1, 5))), drop_incomplete=drop, fill_missing=fill)
+
+
+GARBLED: dict[str, dict[str, float]] = {
+    "negative": {"low": -1.0}, "zero": {"open": 0.0, "high": 0.0, "low": 0.0, "close": 0.0}, "crossed": {"high": 0.1},
+    "volume": {"volume": -1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", GARBLED)
+@pytest.mark.parametrize("row", [0, 7, 18, 19])
+def test_a_garbled_row_is_not_given_and_the_right_one_takes_its_place(how: str, row: int) -> None:
+    clean = QuickCleaning(clean_ohlcv_dataframe)
+    right = _frame(list(range(20)), np.random.default_rng(2).uniform(1, 2, (20, 5)))
+    wrong = right.copy()
+    wrong.loc[row, list(GARBLED[how])] = list(GARBLED[how].values())
+    first = clean(wrong, "15m", "BTC/USDT", fill_missing=False, drop_incomplete=True)
+    assert right["date"][row] not in set(first["date"])
+    assert set(first["date"]) >= set(right["date"][:18]) - {right["date"][row]}
+    after = clean(pd.concat([first, right]), "15m", "BTC/USDT", fill_missing=True, drop_incomplete=False)
+    pd.testing.assert_frame_equal(after, right, check_freq=False)
+
+
+def test_an_answer_of_garbled_rows_only_is_an_empty_one() -> None:
+    wrong = _frame([0, 1, 2], np.ones((3, 5))).assign(low=-1.0)
+    for options in ({"fill_missing": True, "drop_incomplete": True}, {"fill_missing": False, "drop_incomplete": False}):
+        assert QuickCleaning(clean_ohlcv_dataframe)(wrong, "15m", "BTC/USDT", **options).empty
 
 
 def test_a_new_candle_behind_a_long_past_needs_no_pandas() -> None:
