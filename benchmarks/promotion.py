@@ -1,8 +1,9 @@
 """Does the gate promote what is there and refuse what is not? The same code as the pipeline, seed by seed.
 
-Four kinds of market, each judged on two blocks that its models never saw: `edge` (simulated, the default planted edge),
-`noise` (the same without it), `shuffled` (real candles, their time shuffled in blocks), and `labels` (the market with
-the edge, its labels shuffled: any correlation found there is a leak). `real` reports real candles as they are.
+Four kinds of market, each judged with the pipeline's default folds, stride and short list of baselines, by the recipe
+that every sweep tries first: `edge` (simulated, the default planted edge), `noise` (the same without it), `shuffled`
+(real candles, their time shuffled in blocks), and `labels` (the market with the edge, its labels shuffled: any
+correlation found there is a leak). `real` reports real candles as they are.
 """
 
 from __future__ import annotations
@@ -18,21 +19,20 @@ import numpy as np
 
 from benchmarks.figures import Figure, Figures
 from benchmarks.markets import panel_of, real_candles, shuffled, simulated_candles, with_shuffled_labels
-from cluster.settings import MarketSettings
+from cluster.settings import MarketSettings, Settings
 from cluster.stages.exchange import DRIFT_SHARE
+from cluster.stages.train import judge_config, sweep_config
 from mtst.adapters.search_space import configs_of, default_choice
+from mtst.adapters.walkforward import JudgeConfig, blocks_of
 from mtst.baselines import CHEAP, BaselineConfig
 from mtst.evaluation import MODEL, Evaluation, EvaluationOptions, evaluate_fold, summarise
 from mtst.panel import Panel
 from mtst.promotion import PromotionPolicy, decide_promotion
 from observability.errors import DataError
 from observability.progress import Progress
-from pipelines.folds import final_fold, walk_forward
 from pipelines.spec import DatasetSpec
 
 PLANTED = DRIFT_SHARE * MarketSettings().edge  # what a demo on the simulated market plants
-STRIDE = 4  # every fourth window is scored: their labels overlap anyway
-WINDOWS, TREE_ROWS = 6000, 4000  # drawn an epoch, as in a sweep; and learned from by the trees
 REAL = {
     "binance 15m": ("binance", "15m"),
     "binance 1h": ("binance", "1h"),
@@ -69,7 +69,7 @@ def run(
     kinds: Sequence[str] = KINDS,
     data: Path | None = None,
     rows: Path | None = None,
-    options: EvaluationOptions | None = None,
+    config: JudgeConfig | None = None,
 ) -> Figures:
     """Judge `seeds` markets of each kind; `rows` keeps what is done, one JSON line a market, to go on from."""
     unknown = sorted(set(kinds) - set(KINDS))
@@ -82,20 +82,19 @@ def run(
         with progress.task(kind, total=len(jobs)) as task:
             for seed, name, make in jobs:
                 if not any((each.kind, each.seed, each.name) == (kind, seed, name) for each in done):
-                    done.append(_judge((kind, seed, name), make, options))
+                    done.append(_judge((kind, seed, name), make, config))
                     _append(rows, done[-1])
                 task.advance(1, f"{sum(each.status == 'champion' for each in done if each.kind == kind)} promoted")
     wanted = [each for each in done if each.kind in kinds and (each.kind == "real" or each.seed <= seeds)]
     return figures(wanted)
 
 
-def evaluate(panel: Panel, spec: DatasetSpec, seed: int, options: EvaluationOptions, folds: int = 1) -> Evaluation:
-    """Walk-forward blocks and the sealed one, by the recipe that every sweep tries first."""
-    settings = {"epochs": 4, "seed": seed, "max_windows": WINDOWS, "max_valid": 4096}
-    model, training = configs_of(default_choice(spec.lookback), spec, settings)
-    longest = max(spec.horizons)
-    blocks = (*walk_forward(panel.timestamps, folds, longest, longest), final_fold(panel.timestamps, longest, longest))
-    return summarise([evaluate_fold(panel, block, model, training, options) for block in blocks])
+def evaluate(panel: Panel, spec: DatasetSpec, seed: int, config: JudgeConfig) -> Evaluation:
+    """The pipeline's blocks in this process, by the recipe that every sweep tries first."""
+    sweep = replace(sweep_config(Settings(), spec), seed=seed)
+    model, training = configs_of(default_choice(spec.lookback), spec, asdict(sweep))
+    blocks = blocks_of(panel, config)
+    return summarise([evaluate_fold(panel, block, model, training, config.options) for block in blocks])
 
 
 def _jobs(kind: str, seeds: int, market: Path) -> list[tuple[int, str, Callable[[], tuple[Panel, DatasetSpec]]]]:
@@ -125,15 +124,14 @@ def _jobs(kind: str, seeds: int, market: Path) -> list[tuple[int, str, Callable[
     ]
 
 
-def _judge(
-    key: tuple[str, int, str], make: Callable[[], tuple[Panel, DatasetSpec]], options: EvaluationOptions | None
-) -> Run:
+def _judge(key: tuple[str, int, str], make: Callable[[], tuple[Panel, DatasetSpec]], config: JudgeConfig | None) -> Run:
     began = time.perf_counter()
     kind, seed, name = key
     panel, spec = make()
-    names = (*CHEAP, "garch") if kind == "real" else ("ewma", "majority", "ar", "ridge", "lightgbm")
-    options = options or EvaluationOptions(BaselineConfig(names=names, max_rows=TREE_ROWS), test_stride=STRIDE)
-    evaluation = evaluate(panel, spec, seed, options, folds=3 if kind == "real" else 1)
+    config = config or judge_config(Settings(), spec)
+    if kind == "real":
+        config = replace(config, options=EvaluationOptions(BaselineConfig(names=(*CHEAP, "garch"))))
+    evaluation = evaluate(panel, spec, seed, config)
     decision = decide_promotion(evaluation)
     strict = decide_promotion(evaluation, policy=PromotionPolicy(rival_share=1.0))
     value, longest = evaluation.economics[MODEL], evaluation.skill[-1].ic
@@ -180,7 +178,7 @@ def figures(runs: Sequence[Run]) -> Figures:
         note = f"95 % {each.ic[1]:+.3f} to {each.ic[2]:+.3f}; {each.status}, net {each.net_return:+.1%}"
         lines.append(Figure(f"{each.name}: information coefficient", each.ic[0], "", note=note))
     seconds = float(np.median([each.seconds for each in runs])) if runs else 0.0
-    bound = f"a market takes {seconds:.0f} s; most of it trains the network and the trees on two blocks"
+    bound = f"a market takes {seconds:.0f} s; most of it trains the network and the trees on four blocks"
     return Figures("what the gate promotes", tuple(lines), bound, {"runs": [asdict(each) for each in runs]})
 
 

@@ -106,7 +106,7 @@ def judge(
 
     started = time.monotonic()
     panel = load_panel(features_path, spec)
-    folds = _blocks(panel, config)
+    folds = blocks_of(panel, config)
     shared = ray.put(panel)
     gpus = gpu_share(config.gpus_per_fit, ray.cluster_resources())
     as_task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)
@@ -152,7 +152,7 @@ def judge_frozen(loaded: LoadedArtifact, features_path: Path | str, config: Judg
     # Labels of its last windows end this much later; times until then were seen.
     known_ms = int(loaded.card["fit"]["end_ms"]) + max(spec.horizons) * panel.timeframe_ms
     scored = []
-    for fold in _blocks(panel, config):
+    for fold in blocks_of(panel, config):
         split = split_fold(panel, fold, spec.lookback)
         unseen = split.test[panel.timestamps[split.test] > known_ms]
         if len(set(panel.timestamps[unseen].tolist())) < MIN_BLOCK_TIMES:
@@ -265,7 +265,7 @@ def _gather(jobs: Mapping[Any, str], task: ProgressTask) -> dict[Any, Any]:
     return done
 
 
-def _blocks(panel: Panel, config: JudgeConfig) -> tuple[Fold, ...]:
+def blocks_of(panel: Panel, config: JudgeConfig) -> tuple[Fold, ...]:
     """The walk-forward folds and the sealed block, by time."""
     from pipelines.folds import final_fold, walk_forward
 

@@ -10,12 +10,18 @@ import pytest
 
 from benchmarks.figures import Figures
 from benchmarks.markets import panel_of, real_candles, shuffled, simulated_candles, with_shuffled_labels
-from benchmarks.promotion import STRIDE, evaluate, run
+from benchmarks.promotion import evaluate, run
+from mtst.adapters.walkforward import JudgeConfig
 from mtst.baselines import BaselineConfig
 from mtst.evaluation import EvaluationOptions
 from observability.errors import DataError
 from observability.progress import NullProgress
 from pipelines.candles import validate_candles
+
+
+def few(folds: int = 1) -> JudgeConfig:
+    """One baseline and every fourth window, for haste."""
+    return JudgeConfig(folds, 16, options=EvaluationOptions(BaselineConfig(names=("ewma",)), test_stride=4))
 
 
 def row(figures: Figures, name: str) -> float:
@@ -43,8 +49,7 @@ def test_noise_is_not_promoted_and_the_gate_says_that_it_has_no_direction(tmp_pa
 @pytest.mark.slow
 def test_shuffled_labels_leave_nothing_to_find() -> None:
     panel, spec = panel_of(simulated_candles(3, 0.1))
-    options = EvaluationOptions(BaselineConfig(names=("ewma",)), test_stride=STRIDE)
-    found = evaluate(with_shuffled_labels(panel, 3), spec, 3, options)
+    found = evaluate(with_shuffled_labels(panel, 3), spec, 3, few())
     longest = found.skill[-1].ic
     assert longest.low < 0 < longest.high
 
@@ -53,8 +58,7 @@ def test_shuffled_labels_leave_nothing_to_find() -> None:
 @pytest.mark.realdata
 def test_volatility_of_real_candles_is_forecast_better_than_by_ewma(shared_data: Path) -> None:
     panel, spec = panel_of(real_candles(shared_data / "market" / "binance", "1h"), "1h")
-    options = EvaluationOptions(BaselineConfig(names=("ewma",)), test_stride=STRIDE)
-    against = evaluate(panel, spec, 0, options, folds=3).volatility["ewma"]
+    against = evaluate(panel, spec, 0, few(3)).volatility["ewma"]
     assert against.improvement > 0
     assert max(against.p_value, against.bootstrap_p) < 0.05
 
