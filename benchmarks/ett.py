@@ -44,18 +44,25 @@ def load_series(csv: Path) -> Series:
     """A series with a `date` column, standardised by its first 12 months.
 
     Raises:
-        DataError: not such a file, or shorter than 20 months.
+        DataError: not such a file, dates that do not rise by one step, values that are missing or never change, or
+            shorter than 20 months.
     """
+    todo = "give a CSV with evenly spaced dates in a column `date` and finite numbers in all others"
     try:
         table = pl.read_csv(csv, try_parse_dates=True)
-        step = (table["date"][1] - table["date"][0]).total_seconds()
-    except (OSError, pl.exceptions.PolarsError, IndexError, AttributeError) as error:
-        raise DataError(f"not an ETT file: {error}", where=str(csv), todo="give a CSV with date and numbers") from error
+        steps = table["date"].diff().slice(1)
+        step = steps[0].total_seconds()
+        values = table.drop("date").to_numpy().astype(np.float64)
+    except (OSError, pl.exceptions.PolarsError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"not an ETT file: {error}", where=str(csv), todo=todo) from error
+    if step <= 0 or steps.n_unique() != 1:
+        raise DataError("the dates do not rise by one step", where=str(csv), todo=todo)
     month = round(MONTH_DAYS * DAY_SECONDS / step)
-    values = table.drop("date").to_numpy().astype(np.float64)
     if len(values) < 20 * month:
         raise DataError(f"{len(values)} rows are less than 20 months", where=str(csv))
     train = values[: 12 * month]
+    if not values.size or not np.isfinite(values).all() or not train.std(0).all():
+        raise DataError("values are missing, or a column never changes", where=str(csv), todo=todo)
     scaled = (values[: 20 * month] - train.mean(0)) / train.std(0)
     return Series(scaled.astype(np.float32), 12 * month, 16 * month, 20 * month)
 
