@@ -180,6 +180,18 @@ class SweepSettings(Group):
     model_name: str = "mtst"
 
 
+class PromotionSettings(Group):
+    """What a model must clear before it may trade; docs/evaluation.md has all bars."""
+
+    rival_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="part of what each learning baseline gains over the best naive one that a model must surely keep; "
+        "1: every baseline must be beaten outright (p < 0.05)",
+    )
+
+
 class ServeSettings(Group):
     """Where forecasts are served."""
 
@@ -242,6 +254,7 @@ class Settings(BaseSettings):
     glassnode: GlassnodeSettings = GlassnodeSettings()
     features: FeatureSettings = FeatureSettings()
     sweep: SweepSettings = SweepSettings()
+    promotion: PromotionSettings = PromotionSettings()
     serve: ServeSettings = ServeSettings()
     trade: TradeSettings = TradeSettings()
     risk: dict[str, Any] = Field({}, description="limits that differ from the defaults; names in docs/risk-rules.md")

@@ -55,6 +55,16 @@ class PromotionPolicy:
     min_times: int = 200
     min_entries: int = 20
 
+    @property
+    def asked(self) -> str:
+        """What is asked against the learning baselines, in words."""
+        if self.rival_share >= 1:
+            return f"Asked for: every baseline, the learning ones too, must be beaten (p < {self.p_value:g})."
+        return (
+            "Asked for: every naive baseline must be beaten, and of what a learning one gains more than "
+            f"{self.rival_share:.0%} be kept (p < {self.p_value:g})."
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -67,11 +77,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class PromotionDecision:
-    """`status` "champion" may trade, "shadow" may not; `text` says it in one sentence."""
+    """`status` "champion" may trade, "shadow" may not; `text` says it in words, and how high `policy` put the bars."""
 
     status: Literal["champion", "shadow"]
     reasons: tuple[Reason, ...]
     text: str
+    policy: PromotionPolicy = PromotionPolicy()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary."""
@@ -94,11 +105,11 @@ def decide_promotion(
     failed = [r for r in reasons if not r.passed]
     if not failed:
         text = f"Champion: it cleared all {len(reasons)} bars on {challenger.n_folds} unseen folds and may trade."
-        return PromotionDecision("champion", tuple(reasons), text)
+        return PromotionDecision("champion", tuple(reasons), f"{text} {policy.asked}", policy)
     more = f" And {len(failed) - TOLD} more." if len(failed) > TOLD else ""
     text = f"Shadow (scored, not traded): {len(failed)} of {len(reasons)} bars failed. "
     text += " ".join(r.text for r in failed[-TOLD:]) + more
-    return PromotionDecision("shadow", tuple(reasons), text)
+    return PromotionDecision("shadow", tuple(reasons), f"{text} {policy.asked}", policy)
 
 
 def _name(baseline: str) -> str:

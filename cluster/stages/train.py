@@ -158,13 +158,13 @@ def judge_config(
     )
 
 
-def promote(settings: Settings, progress: Progress, policy: PromotionPolicy | None = None) -> PromoteSummary:
+def promote(settings: Settings, progress: Progress) -> PromoteSummary:
     """Decide on the newest judged model, register it with the decision, and move the aliases.
 
     Raises:
         TrainingError: nothing has been evaluated yet.
     """
-    policy = policy or PromotionPolicy()
+    policy = PromotionPolicy(rival_share=settings.promotion.rival_share)
     file = settings.workspace.models / CANDIDATE
     if not file.is_file():
         raise TrainingError("no model has been evaluated", where=str(file), todo="train evaluate")

@@ -35,6 +35,7 @@ def test_changed_validates_what_the_user_typed(tmp_path: Path) -> None:
         ('[market]\ntimefame = "1h"\n', "timefame"),
         ('[trade]\nmode = "life"\n', "mode"),
         ("[serve]\nport = 70000\n", "port"),
+        ("[promotion]\nrival_share = 1.5\n", "rival_share"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_that_names_it(tmp_path: Path, text: str, message: str) -> None:

@@ -14,6 +14,7 @@ from cluster.commands import train as command
 from cluster.settings import Settings
 from mtst.adapters.registry import Registry
 from mtst.artifact import load_artifact
+from mtst.promotion import PromotionPolicy
 from observability.errors import RegistryError
 from tests.unit.mtst.test_mtst_promotion import LOSSES, excellent, series
 from tests.unit.mtst_serving.serving_kit import STEP_MS, small_artifact
@@ -84,6 +85,18 @@ def test_promotion_against_a_champion_and_the_way_back(settings: Settings) -> No
     again = CliRunner().invoke(command.app, ["promote", "--roll-back"], obj=settings)
     assert isinstance(again.exception, RegistryError)
     assert "replaced no other champion" in str(again.exception)
+
+
+def test_one_setting_asks_that_every_baseline_is_beaten_and_the_card_says_so(settings: Settings) -> None:
+    assert settings.promotion.rival_share == PromotionPolicy().rival_share
+    judged(settings, "behind", -0.0035)  # between boosted trees and halfway from them to recent volatility
+    usual = walk(settings)
+    assert usual["status"] == "champion"
+    assert "more than 50% be kept" in Path(usual["card"]).read_text()
+    strict = walk(settings.changed(promotion={"rival_share": 1.0}))
+    assert strict["status"] == "shadow"
+    assert next(each["code"] for each in strict["reasons"] if not each["passed"]) == "HOLDS_AGAINST_RIVAL"
+    assert "every baseline, the learning ones too, must be beaten" in Path(strict["card"]).read_text()
 
 
 def test_the_card_is_kept_with_the_version(settings: Settings, tmp_path: Path) -> None:
