@@ -27,6 +27,7 @@ from trading.adapters.gate import OrderGate
 from trading.adapters.marks import Marks
 from trading.adapters.order_lookup import outcome_of
 from trading.adapters.orphans import clear_orphans
+from trading.adapters.remainders import let_go
 from trading.adapters.risk_port import RiskPort
 from trading.book import Reservation
 from trading.directive import Directive
@@ -62,6 +63,8 @@ class Bookkeeper:
         self._take_up()
         self.equity: float | None = None
         """Worth of the account in this loop, in stake currency; None while it is not known."""
+        self.marks: Mapping[str, float] = {}
+        """The prices by which the account was valued last."""
         self._marks = Marks()
         self._told_file = Path(spec.folder) / "fills-told.json"
         self._told: dict[str, float] = _read(self._told_file)
@@ -101,8 +104,8 @@ class Bookkeeper:
         stop or target closes everything by itself, and goes on doing so until the risk manager has heard of it.
         """
         self.equity = None
-        marks = self._marks.believed(bot, marks)
         bot.wallets.update()
+        marks = self.marks = self._marks.believed(bot, marks)
         self.equity = holdings.equity(bot, marks)
         try:
             if self.lease is not None:
@@ -174,7 +177,11 @@ class Bookkeeper:
         gate.orphans_likely = False
 
     def protect(self, bot: Any) -> None:
-        """Have a stop rest on the exchange for every position that has none, also for one bought a moment ago."""
+        """Have a stop rest on the exchange for every position that has none, also for one bought a moment ago.
+
+        A position that is too small for any order cannot have one; it is let go.
+        """
+        let_go(bot.exchange, self.marks)
         if not bot.strategy.order_types.get("stoploss_on_exchange"):
             return
         for trade in Trade.get_open_trades():

@@ -29,6 +29,7 @@ from trading.adapters.forecast_client import Candles, ForecastClient
 from trading.adapters.gate import OrderGate
 from trading.adapters.loop_meters import LoopMeters
 from trading.adapters.order_lookup import doubting
+from trading.adapters.remainders import taking_back
 from trading.adapters.risk_port import RiskPort
 from trading.adapters.sandbox.client import recognise_errors
 from trading.adapters.strategies.base import FailClosedStrategy
@@ -92,6 +93,7 @@ class TradingDesk:
             recognise_errors(bot.exchange._api)
         self.gate.stand_at(bot.exchange)
         bot.exchange.fetch_order = doubting(bot.exchange.fetch_order, self.gate.lookup)
+        bot.handle_cancel_enter = taking_back(bot.exchange, bot.handle_cancel_enter)
         self.books.calls.listen(bot.exchange)
         quick_candles.drop_last(bot.exchange)
         strategy.desk = self

@@ -26,6 +26,7 @@ PAIR, STEP_S = "BTC/USDT", 900
 
 class Desk:
     flatten = False
+    ready = True
 
     def __init__(self) -> None:
         self.loops = 0
@@ -186,6 +187,17 @@ def test_the_stop_survives_in_the_tag() -> None:
     assert strategy.custom_stoploss(PAIR, trade, datetime.now(UTC), 101.0, 0.01, after_fill=False) is None, "it stands"
     unknown = SimpleNamespace(enter_tag="recovered", is_short=False, leverage=1.0)
     assert strategy.custom_stoploss(PAIR, unknown, datetime.now(UTC), 100.0, 0.0, after_fill=True) is None
+
+
+def test_an_entry_that_rests_is_taken_back_when_nothing_may_be_entered_any_more() -> None:
+    strategy = _wired(Swing, _candles())
+    order = SimpleNamespace(ft_order_side="buy", status="open", order_date_utc=datetime.now(UTC))
+    trade = SimpleNamespace(pair=PAIR, entry_side="buy", exit_side="sell")
+    assert strategy.ft_check_timed_out(trade, order, datetime.now(UTC)) is False
+    strategy.desk.ready = False
+    assert strategy.ft_check_timed_out(trade, order, datetime.now(UTC)) is True
+    strategy.desk = None
+    assert strategy.ft_check_timed_out(trade, order, datetime.now(UTC)) is True
 
 
 def test_a_person_can_have_everything_closed() -> None:

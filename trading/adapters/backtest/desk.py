@@ -61,6 +61,11 @@ class BacktestDesk:
         """Whether the risk manager wants every position closed."""
         return self.manager.directive().flatten
 
+    @property
+    def ready(self) -> bool:
+        """Whether the risk manager lets anything open at all."""
+        return self.manager.state().state is TradingState.ACTIVE
+
     def equity(self) -> float:
         """Worth of the account with open trades at the newest closes, their exit fee taken off."""
         open_worth = sum(

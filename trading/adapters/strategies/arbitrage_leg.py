@@ -29,7 +29,7 @@ class LegDesk(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether nothing that the bot was told stands against an entry."""
+        """See the base."""
 
     @property
     def unsettled(self) -> bool:
@@ -111,7 +111,8 @@ class ArbitrageLeg(FailClosedStrategy):
 
     def check_entry_timeout(self, pair: str, trade: Trade, order: Order, current_time: datetime, **kwargs: Any) -> bool:
         """Take an entry back that nobody wants any more; Freqtrade's own time-out goes on beside this."""
-        return self._wants("close") or self._forsaken()
+        asked = super().check_entry_timeout(pair, trade, order, current_time, **kwargs)
+        return asked or self._wants("close") or self._forsaken()
 
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs: Any

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 from freqtrade.enums import RunMode
-from freqtrade.persistence import Trade
+from freqtrade.persistence import Order, Trade
 from freqtrade.strategy import IStrategy, stoploss_from_open
 
 from mtst.forecast import Forecast
@@ -44,6 +44,10 @@ class Desk(Protocol):
     @property
     def flatten(self) -> bool:
         """Whether a person asked for every position to be closed."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing that the bot was told stands against an entry."""
 
     def begin_loop(self, marks: Mapping[str, float]) -> None:
         """New candles are in: hold the lease, settle, report. Never raises."""
@@ -218,6 +222,13 @@ class FailClosedStrategy(IStrategy):
         if distance is None or self._stands(trade, distance):
             return None
         return float(stoploss_from_open(-distance, current_profit, is_short=trade.is_short, leverage=trade.leverage))
+
+    def check_entry_timeout(self, pair: str, trade: Trade, order: Order, current_time: datetime, **kwargs: Any) -> bool:
+        """Take an entry back that may not be made any more: what rests on the book would be filled after a halt.
+
+        Freqtrade's own time-out goes on beside this.
+        """
+        return not self._simulated() if self.desk is None else not self.desk.ready
 
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs: Any
