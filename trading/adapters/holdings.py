@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from freqtrade.persistence import Order, Trade
@@ -31,9 +31,12 @@ def equity(bot: Any, marks: Mapping[str, float]) -> float | None:
 
 def unmarked(bot: Any, marks: Mapping[str, float]) -> list[str]:
     """Pairs of which the account holds anything and whose price is not among `marks`."""
-    held = {trade.pair for trade in _open_positions()}
-    held |= {pair for pair in bot.active_pair_whitelist if pair not in marks and owned(bot, pair)}
-    return sorted(held - set(marks))
+    return sorted(held(bot, bot.active_pair_whitelist) - set(marks))
+
+
+def held(bot: Any, pairs: Iterable[str]) -> set[str]:
+    """Pairs with an open position, and those of `pairs` of which the account holds anything else."""
+    return {trade.pair for trade in _open_positions()} | {pair for pair in pairs if owned(bot, pair)}
 
 
 def owned(bot: Any, pair: str) -> float:

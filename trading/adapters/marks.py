@@ -9,6 +9,7 @@ from typing import Any
 from freqtrade.exceptions import FreqtradeException
 
 from observability.logging import get_logger
+from trading.adapters import holdings
 
 log = get_logger(__name__)
 
@@ -18,21 +19,26 @@ LEAP = 1.2  # a close further from the one before than this factor, either way, 
 class Marks:
     """Remembers the last believed price of each pair of one bot.
 
-    A garbled close, ten times too high, would make an account rich for a moment and have the portfolio's target sell it
-    all; one far too low looks like ruin. A real crash shows in the ticker in the same second, and gets through.
+    A garbled close, ten times too high, would make an account rich for a moment: the portfolio's target would sell it
+    all, and every later worth would be a drawdown from a peak that never was. One far too low looks like ruin. A real
+    crash shows in the ticker in the same second, and gets through.
     """
 
     def __init__(self) -> None:
         self._believed: dict[str, float] = {}
 
     def believed(self, bot: Any, marks: Mapping[str, float]) -> dict[str, float]:
-        """Those of `marks` that lie near the pair's last believed price or near its ticker; a first one is believed."""
-        good = {}
+        """Those of `marks` that lie near the pair's last believed price or near its ticker.
+
+        A first one, after a start, is asked about where the account holds any of it; else nothing hangs on it.
+        """
+        good, held = {}, holdings.held(bot, marks)
         for pair, mark in marks.items():
-            if not _near(mark, self._believed.get(pair, mark)):
+            before = self._believed.get(pair, math.nan if pair in held else mark)
+            if not _near(mark, before):
                 last = _ticker(bot, pair)
                 if not _near(mark, last):
-                    log.warning("price_doubted", pair=pair, close=mark, before=self._believed[pair], ticker=last)
+                    log.warning("price_doubted", pair=pair, close=mark, before=before, ticker=last)
                     continue
             good[pair] = self._believed[pair] = mark
         return good

@@ -18,7 +18,11 @@ def account(
         config={"stake_currency": "USDT", "dry_run": False},
         strategy=SimpleNamespace(order_types={"stoploss_on_exchange": True}),
         active_pair_whitelist=list(pairs),
-        exchange=SimpleNamespace(trading_mode=mode, get_pair_base_currency=lambda pair: pair.partition("/")[0]),
+        exchange=SimpleNamespace(
+            trading_mode=mode,
+            get_pair_base_currency=lambda pair: pair.partition("/")[0],
+            fetch_ticker=lambda _pair: {"last": 1.0},
+        ),
         wallets=SimpleNamespace(
             update=lambda: None,
             get_all_balances=lambda: wallets,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ def _bot(last: Any) -> Any:
             raise last
         return {"last": last}
 
-    bot.exchange = SimpleNamespace(**vars(bot.exchange), fetch_ticker=fetch_ticker)
+    bot.exchange.fetch_ticker = fetch_ticker
     return bot
 
 
@@ -42,7 +41,7 @@ def _bot(last: Any) -> Any:
 @pytest.mark.parametrize("last", [101.0, None, math.nan, 0.0, TemporaryError("away")], ids=str)
 def test_a_leap_that_nobody_confirms_leaves_the_worth_unknown(close: float, last: Any) -> None:
     marks, bot = Marks(), _bot(last)
-    assert marks.believed(bot, {PAIR: 100.0}) == {PAIR: 100.0}
+    assert marks.believed(_bot(100.5), {PAIR: 100.0}) == {PAIR: 100.0}
     assert equity(bot, marks.believed(bot, {PAIR: close})) is None
     assert equity(bot, marks.believed(bot, {PAIR: 103.0})) == 1_003.0, "the next sane close counts again"
 
@@ -50,18 +49,31 @@ def test_a_leap_that_nobody_confirms_leaves_the_worth_unknown(close: float, last
 @pytest.mark.parametrize("close", [1_000.0, 50.0])
 def test_a_real_crash_or_rally_gets_through_at_once(close: float) -> None:
     marks, bot = Marks(), _bot(close * 1.01)
-    marks.believed(bot, {PAIR: 100.0})
+    marks.believed(_bot(100.0), {PAIR: 100.0})
     assert equity(bot, marks.believed(bot, {PAIR: close})) == 900.0 + close
     assert marks.believed(_bot(None), {PAIR: close}) == {PAIR: close}, "and is the measure of the next one"
 
 
 def test_usual_moves_ask_nobody() -> None:
     marks, bot = Marks(), _bot(AssertionError("asked"))
-    for close in (100.0, 115.0, 97.0):
+    marks.believed(_bot(101.0), {PAIR: 100.0})
+    for close in (115.0, 97.0):
         assert marks.believed(bot, {PAIR: close}) == {PAIR: close}
 
 
 def test_a_leap_of_what_is_not_held_hides_no_worth() -> None:
     marks, bot = Marks(), _bot(None)
-    marks.believed(bot, {PAIR: 100.0, "ETH/USDT": 10.0})
+    marks.believed(_bot(100.0), {PAIR: 100.0, "ETH/USDT": 10.0})
     assert equity(bot, marks.believed(bot, {PAIR: 100.0, "ETH/USDT": 99.0})) == 1_000.0
+
+
+@pytest.mark.parametrize("last", [101.0, None, TemporaryError("away")], ids=str)
+@pytest.mark.parametrize("close", [1_000.0, 10.0])
+def test_a_garbled_first_close_after_a_start_is_no_worth_either(close: float, last: Any) -> None:
+    marks = Marks()
+    assert equity(_bot(last), marks.believed(_bot(last), {PAIR: close})) is None
+    assert marks.believed(_bot(100.5), {PAIR: 100.0}) == {PAIR: 100.0}
+
+
+def test_a_first_close_of_what_is_not_held_asks_nobody() -> None:
+    assert Marks().believed(_bot(AssertionError("asked")), {"ETH/USDT": 10.0}) == {"ETH/USDT": 10.0}
