@@ -19,9 +19,11 @@ def equity(bot: Any, marks: Mapping[str, float]) -> float | None:
     """Worth of the account at `marks`, in stake currency: its coins, or the open profit of its perpetuals.
 
     None where that cannot be said, as a part of the account would look like a loss: `marks` lack a pair of which it
-    holds anything, or it seems to hold nothing at all, as one whose balances were not read does.
+    holds anything but dust, or it seems to hold nothing at all, as one whose balances were not read does.
     """
-    if unmarked(bot, marks) or not any(wallet.total for wallet in bot.wallets.get_all_balances().values()):
+    marks = _with_dust(bot, marks)
+    unpriced = held(bot, bot.active_pair_whitelist) - set(marks)
+    if unpriced or not any(wallet.total for wallet in bot.wallets.get_all_balances().values()):
         return None
     total = float(bot.wallets.get_total(bot.config["stake_currency"]))
     if is_spot(bot.exchange):
@@ -30,8 +32,8 @@ def equity(bot: Any, marks: Mapping[str, float]) -> float | None:
 
 
 def unmarked(bot: Any, marks: Mapping[str, float]) -> list[str]:
-    """Pairs of which the account holds anything and whose price is not among `marks`."""
-    return sorted(held(bot, bot.active_pair_whitelist) - set(marks))
+    """Pairs of which the account holds anything but dust, and whose price is not among `marks`."""
+    return sorted(held(bot, bot.active_pair_whitelist) - set(_with_dust(bot, marks)))
 
 
 def held(bot: Any, pairs: Iterable[str]) -> set[str]:
@@ -95,6 +97,22 @@ def net_bought() -> dict[str, float]:
         select(Order.ft_pair, func.sum(amount)).where(Order.filled > 0).group_by(Order.ft_pair)
     )
     return {str(pair): float(left) for pair, left in rows}
+
+
+def _with_dust(bot: Any, marks: Mapping[str, float]) -> dict[str, float]:
+    """`marks`, and the price of its last order for each pair without one of which only dust is left.
+
+    What was dust at that price can be worth little more now; without it a pair that is traded no more would hold the
+    account's worth unknown, and with that every entry, for as little as that.
+    """
+    known = dict(marks)
+    for pair in held(bot, bot.active_pair_whitelist) - set(marks) - {trade.pair for trade in _open_positions()}:
+        last = Order.session.scalar(
+            select(Order.average).where(Order.ft_pair == pair, Order.filled > 0).order_by(Order.id.desc()).limit(1)
+        )
+        if last and abs(owned(bot, pair)) * last < DUST:
+            known[pair] = float(last)
+    return known
 
 
 def _pending() -> dict[str, float]:
