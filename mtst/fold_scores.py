@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mtst.baselines import BaselineConfig, baseline_forecasts
-from mtst.economics import CostPolicy, PeriodReturns, buy_and_hold, holding_cost, trade
+from mtst.economics import CostPolicy, PeriodReturns, buy_and_hold, holdings, trade
 from mtst.model import MTSTConfig
 from mtst.panel import Array, Panel, Split, split_fold
 from mtst.scoring import Scores, central_sigma, expected_return, pinball_loss, score
@@ -28,7 +28,7 @@ REGIMES = {"volatility": ("calm", "normal", "wild"), "trend": ("falling", "sidew
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to compare with and how to trade; `trade_horizon` 0 means the longest."""
+    """What to compare with and how to trade; `trade_horizon` 0 means the longest, which `test_stride` must divide."""
 
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
     costs: CostPolicy = field(default_factory=CostPolicy)
@@ -67,7 +67,7 @@ class FoldScores:
     regimes: dict[str, Array]  # by kind, [T] index into REGIMES[kind]
     trades: dict[str, PeriodReturns]  # "mtst" and "hold"
     forecasts: OutOfSample
-    step_ms: int  # length of the traded horizon
+    step_ms: int  # length of the traded horizon, and of a period of `trades`
     overlap: int  # longest horizon, in test times
     costs: CostPolicy
     seconds: dict[str, float]
@@ -130,10 +130,8 @@ def score_fold(
 
     sigma = {name: central_sigma(v, levels)[:, 0] for name, v in values.items()}
     h = options.trade_horizon or max(panel.horizons)
-    step = h * panel.timeframe_ms
     expected = expected_return(values[MODEL].astype(np.float64), levels)[:, panel.horizons.index(h)]
-    filled = np.log(panel.fill[rows + h] / panel.fill[rows])  # bought at the next open, sold at the one after h more
-    carry = holding_cost(panel, rows, h) if options.costs.perpetual else np.zeros(len(rows))
+    held = holdings(panel, rows, h, options.costs)
     known = np.concatenate([split.train, split.valid])
     return FoldScores(
         fold=fold,
@@ -146,8 +144,8 @@ def score_fold(
         log_variance={name: by_time(2 * np.log(each)) for name, each in sigma.items()},
         regimes=_regimes(panel, split, h),
         trades={
-            MODEL: trade(expected, filled, times, pair, costs=options.costs, step_ms=step, carry=carry),
-            "hold": buy_and_hold(filled, times, pair, costs=options.costs, step_ms=step, carry=carry),
+            MODEL: trade(expected, held, options.costs),
+            "hold": buy_and_hold(held, options.costs),
         },
         forecasts=OutOfSample(
             panel.pairs,
@@ -160,7 +158,7 @@ def score_fold(
             panel.scale[rows],
             int(panel.timestamps[known].max()) + (max(panel.horizons) + 1) * panel.timeframe_ms,
         ),
-        step_ms=step,
+        step_ms=held.step_ms,
         overlap=max(1, max(panel.horizons) // options.test_stride),
         costs=options.costs,
         seconds=dict(seconds or {}),

@@ -220,7 +220,7 @@ def _profit(e: Evaluation, policy: PromotionPolicy) -> tuple[Reason, Reason]:
     earned = ours.net_return >= 0 and ours.net_return > cash.net_return
     traded = ours.entries >= policy.min_entries
     result = (
-        f"it returned {ours.net_return:+.2%} in {ours.entries} entries" if ours.entries else "it never found a trade"
+        f"it returned {ours.net_return:+.2%} in {ours.entries} entries" if ours.turnover else "it never found a trade"
     )
     return (
         Reason(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,16 @@ from hypothesis import strategies as st
 from mtst.economics import (
     YEAR_MS,
     CostPolicy,
+    Holdings,
     PeriodReturns,
     buy_and_hold,
     cash,
     holding_cost,
+    holdings,
     summarise_returns,
     trade,
 )
-from mtst.panel import Panel, make_panel
+from mtst.panel import Array, Panel, make_panel
 from observability.errors import DataError
 from pipelines.frames import Enrichment, training_frame
 from pipelines.spec import default_spec
@@ -28,12 +31,17 @@ HOUR = 3_600_000
 COSTS = CostPolicy(fee=0.001, half_spread=0.0005, cash_rate=0.05)
 
 
+def held(actual: Sequence[float], carry: Sequence[float] = (), step_ms: int = HOUR) -> Holdings:
+    """One pair, one decision an hour, each with the log-return until the period's end and none after it."""
+    n = len(actual)
+    first = np.stack([np.expm1(np.asarray(actual, dtype=float)), np.zeros(n)], 1)
+    cost = np.stack([np.asarray(carry or np.zeros(n)), np.zeros(n)], 1)
+    return Holdings(np.arange(n) * HOUR, np.zeros(n, dtype=int), first, cost, step_ms)
+
+
 def run(expected: list[float], actual: list[float], **changes: object) -> PeriodReturns:
-    n = len(expected)
     costs = CostPolicy(**{"fee": 0.001, "half_spread": 0.0005, **changes})
-    return trade(
-        np.array(expected), np.array(actual), np.arange(n) * HOUR, np.zeros(n, dtype=int), costs=costs, step_ms=HOUR
-    )
+    return trade(np.array(expected), held(actual), costs)
 
 
 def test_a_trade_by_hand() -> None:
@@ -53,13 +61,17 @@ def test_shorts_only_where_allowed_and_a_reversal_pays_twice() -> None:
     assert parts.entries == 2
 
 
-def test_holding_periods_do_not_overlap_and_pairs_share_the_capital() -> None:
+def test_periods_do_not_overlap_and_pairs_and_tranches_share_the_capital() -> None:
     times = np.tile(np.arange(8) * HOUR, 2)
     pair = np.repeat([0, 1], 8)
     expected = np.where(pair == 0, 0.05, -0.05)
-    parts = trade(expected, np.full(16, 0.01), times, pair, costs=COSTS, step_ms=4 * HOUR)
-    assert parts.times_ms.tolist() == [0, 4 * HOUR]
-    assert parts.gross == pytest.approx([np.expm1(0.01) / 2] * 2)
+    share = np.array([[4, 0], [3, 1], [2, 2], [1, 3]] * 4) / 4  # of a holding's four candles, in each period
+    parts = trade(expected, Holdings(times, pair, 0.01 * share, 0 * share, 4 * HOUR), COSTS)
+    assert parts.times_ms.tolist() == [0, 4 * HOUR, 8 * HOUR]
+    whole = 0.01 / 2  # one pair of two
+    assert parts.gross == pytest.approx([whole * (4 + 3 + 2 + 1) / 16, whole, whole * (1 + 2 + 3) / 16])
+    assert parts.turnover == pytest.approx([1 / 2, 0, 1 / 2])  # every tranche enters once and leaves after its last
+    assert parts.entries == 1  # a quarter of a stake, four times
 
 
 def test_summary_by_hand() -> None:
@@ -74,11 +86,11 @@ def test_summary_by_hand() -> None:
 def test_cash_and_holding() -> None:
     assert cash(8766, COSTS, HOUR).net_return == pytest.approx(0.05)
     assert pytest.approx(365.25 * 24 * HOUR) == YEAR_MS
-    held = buy_and_hold(np.full(3, 0.01), np.arange(3) * HOUR, np.zeros(3, dtype=int), costs=COSTS, step_ms=HOUR)
-    assert held.turnover == pytest.approx([1, 0, 1])
-    assert held.net.sum() == pytest.approx(3 * np.expm1(0.01) - 2 * COSTS.side)
+    kept = buy_and_hold(held([0.01] * 3), COSTS)
+    assert kept.turnover == pytest.approx([1, 0, 1])
+    assert kept.net.sum() == pytest.approx(3 * np.expm1(0.01) - 2 * COSTS.side)
     with pytest.raises(DataError, match="no forecasts"):
-        buy_and_hold(np.empty(0), np.empty(0), np.empty(0, dtype=int), costs=COSTS, step_ms=HOUR)
+        buy_and_hold(held([]), COSTS)
 
 
 @settings(deadline=None)
@@ -93,17 +105,77 @@ def test_costs_only_ever_take(rows: list[tuple[float, float]], short: bool) -> N
 
 
 def test_a_long_position_pays_funding_and_a_short_one_receives_it() -> None:
-    times, pair, carry = np.arange(2) * HOUR, np.zeros(2, dtype=int), np.array([0.001, 0.002])
-    free, paid = (
-        trade(
-            np.array([0.01, -0.01]), np.zeros(2), times, pair,
-            costs=CostPolicy(allow_short=True), step_ms=HOUR, carry=cost,
-        )
-        for cost in (None, carry)
-    )  # fmt: skip
+    carry, shorts = (0.001, 0.002), CostPolicy(allow_short=True)
+    free, paid = (trade(np.array([0.01, -0.01]), held([0, 0], cost), shorts) for cost in ((), carry))
     assert paid.net - free.net == pytest.approx([-0.001, 0.002])
-    held = buy_and_hold(np.zeros(2), times, pair, costs=CostPolicy(), step_ms=HOUR, carry=carry)
-    assert held.net.sum() == pytest.approx(-0.003 - 2 * CostPolicy().side)
+    kept = buy_and_hold(held([0, 0], carry), CostPolicy())
+    assert kept.net.sum() == pytest.approx(-0.003 - 2 * CostPolicy().side)
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> tuple[Array, Holdings]:
+    """Two pairs' forecasts at every candle, and holdings of three candles over which each pays funding."""
+    n, h, pairs = draw(st.integers(3, 20)), 3, 2
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    price = np.exp(np.cumsum(0.02 * rng.standard_normal((n + h, pairs)), 0))
+    funding = 0.0003 * rng.standard_normal((n + h, pairs)).cumsum(0)
+    at, pair = (each.ravel() for each in np.meshgrid(np.arange(n), np.arange(pairs), indexing="ij"))
+    end = at + h - at % h
+    gain = np.stack([price[end, pair] / price[at, pair], price[at + h, pair] / price[end, pair]], 1) - 1
+    carry = np.stack([funding[end, pair] - funding[at, pair], funding[at + h, pair] - funding[end, pair]], 1)
+    return 0.01 * rng.standard_normal(n * pairs), Holdings(at * HOUR, pair, gain, carry, h * HOUR)
+
+
+@settings(deadline=None)
+@given(markets(), st.booleans())
+def test_tranches_are_the_rule_begun_at_each_candle_and_each_pays_all_its_own_costs(
+    market: tuple[Array, Holdings], short: bool
+) -> None:
+    expected, together = market
+    costs = CostPolicy(allow_short=short)
+    portfolio = trade(expected, together, costs)
+    alone = []
+    for start in range(3):
+        mine = together.times_ms // HOUR % 3 == start
+        # By itself a tranche's holdings are its periods: all of what it earns and pays falls into one.
+        parts = (np.stack([each[mine].sum(1), 0 * each[mine, 0]], 1) for each in (together.gain, together.carry))
+        own = Holdings(together.times_ms[mine], together.pair[mine], *parts, together.step_ms)
+        alone.append(trade(expected[mine], own, costs))
+    for name in ("gross", "net", "turnover", "entries"):
+        each = [float(np.sum(getattr(tranche, name))) for tranche in alone]
+        assert float(np.sum(getattr(portfolio, name))) == pytest.approx(np.mean(each)), name
+    assert (np.diff(portfolio.times_ms) == 3 * HOUR).all()
+
+
+def test_what_one_tranche_sells_and_another_buys_is_not_netted() -> None:
+    expected = np.array([0.05, -0.05, -0.05, 0.05])  # one tranche turns to short while the other turns to long
+    parts = trade(expected, held([0.0] * 4, step_ms=2 * HOUR), CostPolicy(allow_short=True))
+    assert parts.turnover == pytest.approx([1, 2, 1])  # (1 + 1) / 2, (2 + 2) / 2, and both leave
+    assert parts.net == pytest.approx(-CostPolicy().side * parts.turnover)
+
+
+def test_what_is_earned_hangs_on_no_first_candle() -> None:
+    skilled = np.arange(80) % 4 == 2  # the forecast sees something at every fourth candle only
+    expected, actual = np.where(skilled, 0.05, 0.0), np.where(skilled, 0.03, 0.0)
+    earned = [
+        trade(expected[first:], held(actual[first:], step_ms=4 * HOUR), CostPolicy(fee=0, half_spread=0)).gross.sum()
+        for first in range(3)
+    ]
+    assert earned == pytest.approx([20 * np.expm1(0.03) / 4] * 3)
+
+
+def test_a_holding_is_told_in_two_parts_that_make_the_whole(noise: Panel) -> None:
+    rate = np.arange(len(noise), dtype=np.float32)[:, None]
+    panel = replace(noise, columns=(*noise.columns, "funding"), features=np.concatenate([noise.features, rate], 1))
+    h, rows = 4, np.arange(100, 120)
+    made = holdings(panel, rows, h, CostPolicy(perpetual=True))
+    assert (1 + made.gain).prod(1) == pytest.approx(panel.fill[rows + h] / panel.fill[rows])
+    assert made.carry.sum(1) == pytest.approx(holding_cost(panel, rows, h))
+    assert made.gain[:4, 0] == pytest.approx(panel.fill[104] / panel.fill[rows[:4]] - 1)  # to the first period's end
+    assert (made.gain[::h, 1] == 0).all()  # what is bought at a period's start is sold at its end
+    assert (made.carry[::h, 1] == 0).all()
+    assert not holdings(panel, rows, h, CostPolicy()).carry.any()
+    assert made.step_ms == h * panel.timeframe_ms
 
 
 def test_what_is_paid_is_what_is_settled_after_the_decision_up_to_the_exit(noise: Panel) -> None:

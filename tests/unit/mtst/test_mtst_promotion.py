@@ -23,7 +23,7 @@ def series(gain: float, seed: int = 1) -> tuple[float, ...]:
 
 
 def value(name: str, net: float, entries: int = 60) -> EconomicValue:
-    return EconomicValue(name, net, net + 0.02, 1.0, 0.05, 0.2, entries, 300)
+    return EconomicValue(name, net, net + 0.02, 1.0, 0.05, 0.2 if entries else 0.0, entries, 300)
 
 
 def direction(low: float) -> HorizonSkill:
