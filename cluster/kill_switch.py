@@ -56,6 +56,8 @@ class Pulled:
             found.append(f"  acknowledged by {', '.join(self.acknowledged)}")
         found += [f"  no answer yet from {name}: {why}" for name, why in self.silent.items()]
         found += [f"  {bot} still holds {', '.join(pairs)}" for bot, pairs in self.left.items() if pairs]
+        if self.left and not any(self.left.values()):
+            found.append("  nothing is open")
         return "\n".join(found)
 
 

@@ -68,6 +68,7 @@ def spawn(
     run_dir.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = list(argv) if detached else [sys.executable, "-I", "-S", str(PARENT_DEATH), *argv]
+    before = log.stat().st_size if log.is_file() else 0  # what an earlier process wrote explains nothing of this one
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -86,9 +87,11 @@ def spawn(
     try:
         while not ready():
             if child.poll() is not None:
-                raise StartError(f"{name} ended at once with code {child.returncode}: {_tail(log)}", where=str(log))
+                raise StartError(
+                    f"{name} ended at once with code {child.returncode}: {_tail(log, before)}", where=str(log)
+                )
             if time.monotonic() > deadline:
-                raise StartError(f"{name} was not ready within {timeout_s:.0f} s: {_tail(log)}", where=str(log))
+                raise StartError(f"{name} was not ready within {timeout_s:.0f} s: {_tail(log, before)}", where=str(log))
             time.sleep(0.05)
     except BaseException:
         process.stop(grace_s=2.0)
@@ -166,7 +169,7 @@ def memory_bytes(pid: int | None = None) -> int:
     return total
 
 
-def _tail(log: Path, lines: int = 6) -> str:
-    text = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+def _tail(log: Path, begin: int, lines: int = 6) -> str:
+    text = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines() if log.is_file() else []
     traced = any(line.startswith("Traceback ") for line in text)
     return " | ".join(text[-1:] if traced else text[-lines:])[-800:] or "it wrote nothing"

@@ -53,4 +53,7 @@ class LimitsFile:
             raise SettingsError(
                 f"{', '.join(wired)} follow from the bots", where=str(self.path), todo="take it out of the file"
             )
-        return RiskLimits.from_dict({**self._base.to_dict(), **values})
+        try:
+            return RiskLimits.from_dict({**self._base.to_dict(), **values})
+        except SettingsError as error:
+            raise SettingsError(error.what, where=str(self.path), todo=error.todo) from error

@@ -96,7 +96,7 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
     Raises:
         DataError: no candles, or none that all pairs share. StoreError: a pair is not stored.
         ForecastError: forecasts are missing or in sample. TradingError: Freqtrade cannot run it.
-        SettingsError: the strategy is an arbitrage over two books.
+        SettingsError: no such strategy, or one that is an arbitrage over two books.
     """
     from trading.adapters.backtest.engine import BacktestPlan, run_backtest
 
@@ -104,6 +104,7 @@ def backtest(settings: Settings, options: BacktestOptions, progress: Progress) -
         raise SettingsError(
             f"{options.strategy} is two bots on two books, which Freqtrade's engine cannot hold", todo="trade up"
         )
+    options_of(settings, options.strategy)  # a wrong name is told before candles are asked for
     market = settings.market
     candles = _common({pair: _table(settings, options, pair, "ohlcv") for pair in market.pairs}, market.timeframe)
     folder = (options.out or settings.workspace.var / "backtests" / options.strategy).resolve()

@@ -18,6 +18,7 @@ from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.arbitrage.coordinator import LegName
 from trading.arbitrage.standing import LONG, SHORT
 from trading.limits import MINUTE_MS, RiskLimits
+from trading.limits_file import LimitsFile
 
 REAL_EXCHANGES = ("binance",)
 MOST_TRADES = 6  # of a bot at a time; the risk manager's own limit is another
@@ -54,6 +55,22 @@ def bot_folders(settings: Settings) -> dict[str, Path]:
     return {name: (root / name).resolve() for name in bot_names(settings)}
 
 
+def check_bots(settings: Settings, forecasts: Forecasts) -> None:
+    """Say what can be known to be wrong before anything starts.
+
+    Raises:
+        SettingsError: a strategy, one of its options or a limit is unknown, or a strategy lacks its forecasts.
+    """
+    for strategy in settings.trade.strategies:
+        options_of(settings, strategy)
+    needy = FORECAST_STRATEGIES & set(settings.trade.strategies)
+    if needy and not forecasts.url:
+        raise SettingsError(
+            f"{', '.join(needy)} needs forecasts and no model is served", todo="serve up first, or trade rules only"
+        )
+    LimitsFile(settings.workspace.risk_file, _given_limits(settings)).changed()
+
+
 def bot_specs(
     settings: Settings, forecasts: Forecasts, exchange: RunningExchange | None = None, *, virtual: bool = True
 ) -> tuple[BotSpec, ...]:
@@ -78,11 +95,7 @@ def bot_specs(
             "live, one account serves exactly one bot", where=f"trade.strategies = {list(trade.strategies)}",
             todo="name one strategy; several bots on one account would corrupt each other's books",
         )  # fmt: skip
-    needy = FORECAST_STRATEGIES & set(trade.strategies)
-    if needy and not forecasts.url:
-        raise SettingsError(
-            f"{', '.join(needy)} needs forecasts and no model is served", todo="serve up first, or trade rules only"
-        )
+    check_bots(settings, forecasts)
     pairs = exchange.pairs if exchange is not None else market.pairs
     token = str(forecasts.token_file.resolve()) if forecasts.token_file else ""
     specs = []
@@ -135,7 +148,7 @@ def risk_limits(settings: Settings, specs: tuple[BotSpec, ...]) -> RiskLimits:
     candle_ms = max(timeframe_ms(spec.timeframe) for spec in specs)
     leaps = any(spec.virtual_clock for spec in specs)
     return replace(
-        RiskLimits.from_dict({"min_edge": settings.trade.min_edge, **settings.risk}),
+        _given_limits(settings),
         accounts={spec.account: spec.risk_venue for spec in specs},
         pairs=frozenset(pair for spec in specs for pair in spec.pairs),
         rule_bots=frozenset(spec.name for spec in specs if spec.strategy not in FORECAST_STRATEGIES),
@@ -146,6 +159,10 @@ def risk_limits(settings: Settings, specs: tuple[BotSpec, ...]) -> RiskLimits:
         # a bot on virtual time renews its lease once a candle
         lease_ttl_ms=2 * candle_ms if leaps else RiskLimits().lease_ttl_ms,
     )
+
+
+def _given_limits(settings: Settings) -> RiskLimits:
+    return RiskLimits.from_dict({"min_edge": settings.trade.min_edge, **settings.risk})
 
 
 def history_of(strategy: str) -> int:
@@ -165,7 +182,9 @@ def _key_file(settings: Settings, exchange: RunningExchange | None, name: str) -
     if exchange is not None:
         if name not in exchange.key_files:
             raise SettingsError(
-                f"the sandbox exchange has no account {name}", todo="exchange down, then exchange up --account ACCOUNT"
+                f"the sandbox exchange has no account {name}",
+                where=exchange.url,
+                todo=f"exchange down, then exchange up --account {name}",
             )
         return str(Path(exchange.key_files[name]).resolve())
     # A dry run needs no key, and Freqtrade would hold it in memory for nothing.

@@ -34,7 +34,8 @@ def announced(settings: Settings) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(_fleet_file(settings).read_text())
     except FileNotFoundError:
-        raise TradingError("no bots run in this workspace", todo="trade up") from None
+        root = str(settings.workspace.root.absolute())
+        raise TradingError("no bots run in this workspace", where=root, todo="trade up, or name --workspace") from None
     return found
 
 

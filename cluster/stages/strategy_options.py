@@ -38,10 +38,14 @@ def options_of(settings: Settings, strategy: str) -> dict[str, Any]:
     """A strategy's own settings: `trade.options`, forecasts read as they were judged unless told otherwise.
 
     Raises:
-        SettingsError: an option, or a field of its policy, that the strategy does not know.
+        SettingsError: no such strategy, or an option, or a field of its policy, that it does not know.
     """
+    if strategy not in POLICIES:
+        raise SettingsError(
+            f"no strategy is called {strategy!r}", where="trade.strategies", todo=f"use one of {', '.join(POLICIES)}"
+        )
     given, where = dict(settings.trade.options.get(strategy, {})), f"trade.options.{strategy}"
-    unknown = sorted(set(given) - OPTIONS.get(strategy, set(given)))
+    unknown = sorted(set(given) - OPTIONS[strategy])
     if unknown:
         raise SettingsError(f"unknown: {', '.join(unknown)}", where=where, todo="see docs/strategies.md")
     policy = dict(given.get("policy", {}))
@@ -49,8 +53,7 @@ def options_of(settings: Settings, strategy: str) -> dict[str, Any]:
         horizon = settings.trade.horizon or max(settings.features.horizons)
         policy = {"horizon": horizon, "min_edge": settings.trade.min_edge, **policy}
     try:
-        if strategy in POLICIES:  # an unknown strategy is told by its bot
-            POLICIES[strategy](**policy)
+        POLICIES[strategy](**policy)
     except TypeError as error:
         raise SettingsError(
             f"no such policy: {error}", where=f"{where}.policy", todo="see docs/strategies.md"

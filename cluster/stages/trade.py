@@ -17,7 +17,7 @@ from cluster.ray_local import ray_session
 from cluster.settings import Settings
 from cluster.stages import serve as serving
 from cluster.stages.arbitrage import coordinators
-from cluster.stages.bots import Forecasts, bot_folders, bot_names, bot_specs, risk_limits
+from cluster.stages.bots import Forecasts, bot_folders, bot_names, bot_specs, check_bots, risk_limits
 from cluster.stages.exchange import RunningExchange, find_exchange, start_exchange
 from cluster.stages.running_fleet import announce, announced, end_actors, forget, nobody_trades
 from cluster.stages.strategy_options import FORECAST_STRATEGIES
@@ -125,8 +125,9 @@ def trading(settings: Settings, progress: Progress, forecasts: Forecasts, *, det
     if not forecasts.url and FORECAST_STRATEGIES & set(settings.trade.strategies):
         served = serving.running(settings)
         forecasts = Forecasts.at(served.url, served.token_file) if served else forecasts
+    # What cannot be is told in seconds, before Ray starts and three bots have tried.
+    check_bots(settings, forecasts)
     if settings.market.exchange != SANDBOX:
-        # What cannot be is told in seconds, before Ray starts and three bots have tried.
         bot_specs(settings, forecasts)
         open_exchange(settings.market.exchange, attempts=2).now_ms()
     with only_one(settings.workspace.run_dir / "trade.lock", "trading"), ray_session(settings) as session:

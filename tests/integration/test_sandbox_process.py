@@ -73,6 +73,13 @@ def test_it_never_listens_beyond_this_machine() -> None:
         serve(SandboxConfig(host="0.0.0.0", market=SMALL))
 
 
+@pytest.mark.parametrize("names", [["a/b"], [".."], [""], ["a", "a"], ["a" * 65]])
+def test_a_name_that_cannot_be_an_account_is_told(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(SettingsError, match="cannot name an account"):
+        make_accounts(tmp_path, names, {"USDT": 5})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_keys_are_kept_and_must_stay_closed(tmp_path: Path) -> None:
     (first,) = make_accounts(tmp_path, ["a"], {"USDT": 5})
     key = read_key(first.key_file)

@@ -62,6 +62,7 @@ def test_grandchildren_end_too_even_when_they_ignore_the_polite_signal(tmp_path:
 
 
 def test_a_process_that_dies_at_once_tells_why(tmp_path: Path) -> None:
+    (tmp_path / "d.log").write_text("an earlier life's last words\n")
     with pytest.raises(StartError, match="code 3: no disk left"):
         spawn(
             "d",

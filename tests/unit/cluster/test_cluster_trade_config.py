@@ -12,7 +12,7 @@ from cluster.cli import mount
 from cluster.settings import Settings
 from cluster.stages.arbitrage import coordinators
 from cluster.stages.backtest import BacktestOptions, backtest
-from cluster.stages.bots import Forecasts, bot_specs, risk_limits
+from cluster.stages.bots import Forecasts, bot_specs, check_bots, risk_limits
 from cluster.stages.trade import effective_configs
 from observability.errors import SecretError, SettingsError, StartError
 from observability.progress import NullProgress
@@ -126,6 +126,21 @@ def test_two_legs_on_one_book_are_refused(settings: Settings) -> None:
     given = {"strategies": ("gap",), "mode": "dry-run", "options": {"gap": {"long": "ETH/USDT:USDT"}}}
     with pytest.raises(SettingsError, match="one book"):
         bot_specs(settings.changed(trade=given), Forecasts())
+
+
+def test_what_is_wrong_is_told_before_anything_starts(settings: Settings) -> None:
+    rules = settings.changed(trade={"strategies": ("swing", "nope")})
+    with pytest.raises(SettingsError, match=r"no strategy is called 'nope' .*use one of nn_predictor, swing"):
+        check_bots(rules, Forecasts())
+    with pytest.raises(SettingsError, match="'nope'"):
+        backtest(settings, BacktestOptions("nope"), NullProgress())
+    with pytest.raises(SettingsError, match="no model is served"):
+        check_bots(settings, Forecasts())
+    swing = settings.changed(trade={"strategies": ("swing",)})
+    check_bots(swing, Forecasts())
+    settings.workspace.risk_file.write_text("max_drawdwn = 0.1")
+    with pytest.raises(SettingsError, match=r"max_drawdwn \[.*risk\.toml\]"):
+        check_bots(swing, Forecasts())
 
 
 def test_an_arbitrage_cannot_be_tried_on_the_past(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,9 @@ def test_flatten_tells_what_a_dead_bot_still_holds(home: Path) -> None:
     done = command(home, "trade", "flatten", "--who", "ann")
     assert "swing still holds BTC/USDT" in done.stdout
     assert f"its process {ended.pid} has ended" in done.stdout
+    with closing(sqlite3.connect(home / "swing" / "trades-live.sqlite")) as database, database:
+        database.execute("UPDATE trades SET is_open = 0")
+    assert "nothing is open" in command(home, "trade", "flatten", "--who", "ann", "--wait", "0").stdout
 
 
 def test_the_kill_switch_imports_nothing_heavy(repo_root: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from observability.errors import SettingsError
 from observability.files import make_secret
 from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.config import AccountConfig
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 
 
 def make_accounts(
@@ -20,8 +24,16 @@ def make_accounts(
     Key files `<folder>/<name>.json` are made where they are missing.
 
     Raises:
+        SettingsError: two names are the same, or one cannot name a file.
         SecretError: an existing key file is readable by others or is no key file.
     """
+    for name in names:
+        if not NAME.fullmatch(name) or names.count(name) > 1:
+            raise SettingsError(
+                f"{name!r} cannot name an account",
+                where=str(folder),
+                todo="use letters, digits and . _ -, each name once",
+            )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     texts = {asset: str(amount) for asset, amount in balances.items()}
     configs = []

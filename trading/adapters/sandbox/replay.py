@@ -62,7 +62,8 @@ def _files(folder: Path, timeframe: str, pairs: Sequence[str]) -> Mapping[str, P
     missing = [pair for pair in pairs if pair not in found]
     if missing or not wanted:
         lacking = ", ".join(missing) or f"any pair at {timeframe}"
-        raise DataError(f"no candles of {lacking}", where=str(folder), todo=f"there are: {', '.join(found) or 'none'}")
+        todo = f"name others, of {', '.join(found)}" if found else "name a folder of <BASE>_<QUOTE>-<timeframe>.parquet"
+        raise DataError(f"no candles of {lacking}", where=str(folder), todo=todo)
     return wanted
 
 
