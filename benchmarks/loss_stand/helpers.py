@@ -61,7 +61,8 @@ def run_risk(journal: str, url: str, port: int, table: RiskLimits) -> None:
 def run_forecasts(artifact: str, port: int) -> None:
     """Forecasts of a sealed model by the service's own answering code, on the smallest server there is.
 
-    POST /forecast as the service; POST /trouble with a word of `TROUBLES`, or "" for none.
+    POST /forecast as the service; POST /trouble with a word of `TROUBLES`, or "" for none,
+    answers how often the one before was met.
     """
     quiet(Path(artifact).with_suffix(".log"))
     import torch
@@ -103,15 +104,19 @@ TROUBLES: dict[str, Callable[[list[dict[str, Any]]], None]] = {
 
 def _handler(answer: Callable[[bytes], tuple[int, dict[str, Any]]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        trouble = ""
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+        trouble, met = "", 0
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.path == "/trouble":
-                Handler.trouble, status, told = body.decode(), 200, {}
+                status, told = 200, {"met": Handler.met}
+                Handler.trouble, Handler.met = body.decode(), 0
             else:
                 status, told = answer(body)
                 if Handler.trouble and status == 200:
+                    Handler.met += 1
                     TROUBLES[Handler.trouble](told["forecasts"])
             text = json.dumps(told).encode()
             self.send_response(status)

@@ -37,6 +37,9 @@ class RiskServer:
         codecs = {method: _codec(method) for method in METHODS}
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # one connection and one thread a bot, not one a question
+            wbufsize = -1  # the answer leaves in one piece
+
             def do_POST(self) -> None:
                 method = self.path.strip("/")
                 readers, writer = codecs[method]

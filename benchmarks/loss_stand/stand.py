@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
 from benchmarks.loss_stand import helpers
+from benchmarks.loss_stand.plain import plain_config
 from benchmarks.loss_stand.risk_wire import RemoteRisk
 from cluster.settings import Settings
 from cluster.stages.exchange import RunningExchange, start_exchange
@@ -27,17 +28,19 @@ from trading.adapters.api_key import read_key
 from trading.adapters.bot_books import read_book
 from trading.adapters.bot_spec import BotSpec
 from trading.adapters.fleet_books import ledger_lines
-from trading.adapters.sandbox.client import SandboxClient, ccxt_urls
+from trading.adapters.sandbox.client import SandboxClient
 from trading.adapters.sandbox.market import Market
 from trading.adapters.venue_clock import Participant
 
 CANDLE_MS = 900_000
 PAIR = "ETH/USDT"
 PATIENCE_S = 60.0
+POLL_S = 0.25
 DUST = 10.0  # quote units: rounding to lots and fees in base leave as much
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["benchmarks.loss_stand.bot", "benchmarks.loss_stand.helpers"])
+PRELOADED = ("benchmarks.loss_stand.bot", "benchmarks.loss_stand.helpers", "httpcore", "sqlalchemy.dialects.sqlite")
+FORKS.set_forkserver_preload(list(PRELOADED))
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Stand:
         self.client: SandboxClient = self.exchange.client()
         self.plan = plan(_market(settings))
         self._config, self._bots, self._risk = config, {}, None  # type: dict[str, Any], dict[str, Any], Any
-        self._clock = Participant(self.exchange.url, "stand")
+        self._clock = Participant(self.exchange.url, "stand", POLL_S)
         self._clock.join()
         self._risk_port = free_port()
         self.risk = RemoteRisk(self.risk_url)
@@ -115,7 +118,7 @@ class Stand:
         if ours:
             self.start_risk()
 
-    def __enter__(self) -> Stand:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,13 +167,17 @@ class Stand:
         """Let virtual time pass; a bot that ended is begun again, as a service manager does it, and waited for."""
         until = self.client.now_ms() + int(candles * CANDLE_MS)
         while self.client.now_ms() < until:
-            for name in [name for name in self._bots if self.died(name)]:
-                self.ended += 1
-                self.kill(name)
-                self.start(name)
-            self.until(lambda: self._awaited() or any(map(self.died, self._bots)))
+            self.revive()
             # a candle at a time: a bot that fails meanwhile leaves the clock, and must not miss all the rest
             self._clock.sleep(min(until, self.client.now_ms() + CANDLE_MS))
+
+    def revive(self) -> None:
+        """Begin again what ended by itself, and wait for who has left the clock."""
+        for name in [name for name in self._bots if self.died(name)]:
+            self.ended += 1
+            self.kill(name)
+            self.start(name)
+        self.until(lambda: self._awaited() or any(map(self.died, self._bots)))
 
     def _awaited(self) -> bool:
         """Whether every bot takes part in the clock: one that builds its worker anew is away from it meanwhile."""
@@ -298,39 +305,7 @@ class Stand:
 
     def _write_plain(self, name: str) -> None:
         key = read_key(self.exchange.key_files[self.account(name)])
-        price = {"price_side": "other", "use_order_book": True, "order_book_top": 1}
-        config: dict[str, Any] = {
-            "dry_run": False,
-            "max_open_trades": 1,
-            "stake_currency": "USDT",
-            "stake_amount": 1000,
-            "trading_mode": "spot",
-            "timeframe": "15m",
-            "db_url": f"sqlite:///{self.database(name)}",
-            "unfilledtimeout": {"entry": 10, "exit": 10, "unit": "minutes"},
-            "entry_pricing": price,
-            "exit_pricing": price,
-            "exchange": {
-                "name": "binance",
-                "key": key.key,
-                "secret": key.secret,
-                "pair_whitelist": [PAIR],
-                "ccxt_config": {
-                    "enableRateLimit": False,
-                    "urls": {"api": ccxt_urls(self.exchange.url)},
-                    "options": {"recvWindow": 60_000},
-                },
-                "enable_ws": False,
-                "markets_refresh_interval": 1_000_000,
-                "_ft_has_params": {"ohlcv_candle_limit": 120},
-            },
-            "pairlists": [{"method": "StaticPairList"}],
-            "internals": {"process_throttle_secs": 300},
-            "initial_state": "running",
-            "strategy": "PlainScheduled",
-            "strategy_path": str(Path(__file__).with_name("strategies")),
-            "plan": self.plan,
-        }
+        config = plain_config(key, self.exchange.url, self.database(name), PAIR) | {"plan": self.plan}
         path = self.folder(name) / "config.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(config | self._config))

@@ -178,7 +178,7 @@ def chaos(
     minutes: Annotated[float, typer.Option(min=0, help="Stop after so many real minutes; 0: never.")] = 0.0,
     json: Json = None,
 ) -> None:
-    """Four bots live while something breaks every few candles: does any invariant break? Minutes a day."""
+    """Four bots live while something breaks every few virtual minutes: does any invariant break? Minutes a day."""
     _run("chaos", json, days=days, seed=seed, replay=replay, minutes=minutes)
 
 

@@ -82,6 +82,21 @@ def test_an_account_is_not_read_out_of_rubbish(api: Any, control: SandboxClient)
     assert api.fetch_balance()["total"]["USDT"] > 0
 
 
+def test_a_named_fault_is_counted_and_can_be_taken_back_alone(api: Any, control: SandboxClient) -> None:
+    control.plan_fault(kind="error", path="/api/v3/account", count=2, name="twice")
+    control.plan_fault(kind="error", path="/api/v3/order", count=2, name="never met")
+    control.plan_fault(kind="clock_skew", skew_ms=1, name="a millisecond")
+    for _ in range(2):
+        with pytest.raises(ccxt.OperationFailed):
+            api.fetch_balance()
+    api.fetch_time()
+    met = control.struck()
+    assert (met["twice"], met.get("never met", 0)) == (2, 0)
+    assert met["a millisecond"] >= 1
+    control.clear_faults("never met")
+    assert [fault["name"] for fault in control.faults()] == ["a millisecond"]
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [

@@ -42,6 +42,7 @@ class BotSpec:
         url: base address of the sandbox exchange; "" for a real one.
         key_file: JSON `{"key": ..., "secret": ...}` with mode 0600; "" for dry runs without keys.
         virtual_clock: follow the sandbox exchange's clock instead of the wall's.
+        loop_s: seconds between two loops on that clock; 0: once a candle, a leg of an arbitrage once a minute.
         forecast_url, forecast_token_file: the prediction service and the file with its bearer token.
         notify_file: JSON with Freqtrade's own tables `telegram`, `discord` and `webhook`, mode 0600; "" for none.
         switch: file of the kill switch, which the bot reads before every entry and in every loop; "" for none.
@@ -60,6 +61,7 @@ class BotSpec:
     url: str = ""
     key_file: str = ""
     virtual_clock: bool = False
+    loop_s: int = 0
     forecast_url: str = ""
     forecast_token_file: str = ""
     targets_dir: str = ""

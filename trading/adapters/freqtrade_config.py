@@ -217,7 +217,7 @@ def _throttle_s(spec: BotSpec) -> int:
     if not spec.virtual_clock:
         return 5
     candle_s = timeframe_ms(spec.timeframe) // 1000
-    return min(candle_s, LEG_LOOP_S) if spec.strategy in ARBITRAGES else candle_s
+    return min(candle_s, spec.loop_s or (LEG_LOOP_S if spec.strategy in ARBITRAGES else candle_s))
 
 
 def _candle_limit(spec: BotSpec) -> int:

@@ -86,18 +86,19 @@ class Participant:
     Args:
         url: address of the sandbox exchange.
         name: unique among the participants; who comes again under its name takes its place.
+        poll_s: real seconds after which a sleep comes back to its caller.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, poll_s: float = POLL_S) -> None:
         self._url, self._name = url, name
-        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(5.0, read=POLL_S), trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(5.0, read=poll_s), trust_env=False)
 
     def join(self) -> int:
         """Take part, busy for now; returns the virtual time in ms. Raises ExchangeError when nobody answers."""
         return self._ask("join", {})
 
     def sleep(self, until_ms: int) -> int | None:
-        """Sleep for at most a second of real time; the virtual time then, or None while it is not known to have moved.
+        """Sleep for at most `poll_s` of real time; the virtual time then, or None while it is not known to have moved.
 
         Raises:
             ExchangeError: the exchange does not answer.

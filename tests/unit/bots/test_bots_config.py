@@ -147,6 +147,22 @@ def test_impossible_bots_are_refused(spec: BotSpec, change: dict[str, Any]) -> N
         replace(spec, **change)
 
 
+@pytest.mark.parametrize(
+    ("change", "seconds"),
+    [
+        ({}, 900),  # once a candle of 15 minutes
+        ({"loop_s": 225}, 225),
+        ({"loop_s": 10_000}, 900),  # never so seldom that a candle passes unseen
+        ({"strategy": "gap"}, 60),  # a leg hears of its partner sooner
+        ({"strategy": "gap", "loop_s": 30}, 30),
+        ({"virtual_clock": False, "loop_s": 225}, 5),  # real time does not leap
+    ],
+)
+def test_how_often_a_bot_looks_follows_its_clock(spec: BotSpec, change: dict[str, Any], seconds: int) -> None:
+    spec = replace(spec, **change)
+    assert merge(layers(spec))["internals"]["process_throttle_secs"] == seconds
+
+
 @pytest.mark.parametrize("history", [100, 400, 700, 1500])
 def test_the_history_needs_at_most_five_requests(spec: BotSpec, history: int) -> None:
     config = merge(layers(replace(spec, settings={"max_history": history})))

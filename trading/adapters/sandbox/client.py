@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
@@ -108,9 +109,13 @@ class SandboxClient:
         """Let something fail; fields as in `trading.adapters.sandbox.faults`."""
         self._ask("POST", "faults", fault)
 
-    def clear_faults(self) -> None:
-        """Plan no more failures."""
-        self._ask("DELETE", "faults")
+    def struck(self) -> dict[str, int]:
+        """How often each named fault was met, also after its end."""
+        return dict(self._ask("GET", "faults")["struck"])
+
+    def clear_faults(self, name: str = "") -> None:
+        """Plan no more failures, or none of this name."""
+        self._ask("DELETE", f"faults?{urlencode({'name': name})}" if name else "faults")
 
     def _ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
         try:

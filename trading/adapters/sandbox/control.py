@@ -140,13 +140,15 @@ class Control:
         return await self.planned_faults(request)
 
     async def clear_faults(self, request: Request) -> Response:
-        """Plan no more failures."""
-        self._venue.faults.clear()
+        """Plan no more failures, or none of those that `?name=` names."""
+        self._venue.faults.clear(request.query_params.get("name", ""))
         return await self.planned_faults(request)
 
     async def planned_faults(self, _request: Request) -> Response:
-        """What is still to fail."""
-        return answer({"faults": [fault.model_dump() for fault in self._venue.faults.planned(self._venue.now_ms)]})
+        """What is still to fail, and how often each named fault was met."""
+        faults = self._venue.faults
+        planned = [fault.model_dump() for fault in faults.planned(self._venue.now_ms)]
+        return answer({"faults": planned, "struck": faults.struck})
 
     def _time(self) -> Response:
         clock = self._venue.clock

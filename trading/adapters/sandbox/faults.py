@@ -6,6 +6,7 @@ Every fault is planned over the control API, begins `after_ms` of virtual time l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class Lasting(BaseModel):
-    """When a fault begins and how long it lasts."""
+    """When a fault begins and how long it lasts; by `name`, if it has one, it is counted and can be taken back."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str = Field("", max_length=64)
     count: int = Field(0, ge=0)
     after_ms: int = Field(0, ge=0)
     for_ms: int = Field(0, ge=0)
@@ -130,14 +132,16 @@ class Faults:
 
     def __init__(self) -> None:
         self._planned: list[Planned] = []
+        self.struck: Counter[str] = Counter()
+        """How often each named fault was met, also after its end."""
 
     def plan(self, fault: RequestFault | FeedFault | VenueFault, now_ms: int) -> None:
         """Add one."""
         self._planned.append(Planned(fault, now_ms + fault.after_ms))
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._planned.clear()
+    def clear(self, name: str = "") -> None:
+        """Forget all, or those of a name."""
+        self._planned = [item for item in self._planned if name and item.fault.name != name]
 
     def planned(self, now_ms: int) -> list[RequestFault | FeedFault | VenueFault]:
         """What is still to come, counts brought up to date."""
@@ -151,7 +155,7 @@ class Faults:
         """The failure that this request meets, counted off; None for most."""
         for item in self._present(now_ms):
             if isinstance(item.fault, RequestFault) and item.fault.meets(method, path, account, params):
-                item.used += 1
+                self._strike(item)
                 for following in item.fault.then:
                     self.plan(following, now_ms)
                 return item.fault
@@ -162,7 +166,7 @@ class Faults:
         for item in self._present(now_ms):
             fault = item.fault
             if isinstance(fault, FeedFault) and fault.kind == kind and (not fault.pairs or pair in fault.pairs):
-                item.used += 1
+                self._strike(item)
                 return item
         return None
 
@@ -171,6 +175,7 @@ class Faults:
         for item in self._present(now_ms):
             fault = item.fault
             if isinstance(fault, VenueFault) and fault.kind == kind and (not fault.pairs or pair in fault.pairs):
+                self._strike(item)
                 return fault
         return None
 
@@ -185,6 +190,11 @@ class Faults:
     def disconnected(self, now_ms: int) -> bool:
         """Whether nobody can reach the exchange now."""
         return any(item.fault.kind == "disconnect" for item in self._present(now_ms))
+
+    def _strike(self, item: Planned) -> None:
+        item.used += not isinstance(item.fault, VenueFault)  # disorder of the exchange is ended by time only
+        if item.fault.name:
+            self.struck[item.fault.name] += 1
 
     def _present(self, now_ms: int) -> Iterator[Planned]:
         self._planned = [item for item in self._planned if not item.over(now_ms)]
