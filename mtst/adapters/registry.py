@@ -75,7 +75,8 @@ class Registry:
         if not run_id:
             run_id = self.tracker.start(f"{name}-{artifact.version}", tags={"kind": "model"})
             self.tracker.end(run_id)
-        source = self.tracker.log_folder(run_id, artifact.path, FOLDER)
+        self.tracker.log_folder(run_id, artifact.path, FOLDER)
+        source = f"{self.tracker.get(run_id).info.artifact_uri}/{FOLDER}"
         for folder, path in (files or {}).items():
             self.tracker.log_folder(run_id, path, folder)
         self.tracker.log_text(run_id, json.dumps(evaluation.to_dict()), "evaluation.json")

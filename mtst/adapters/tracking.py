@@ -106,10 +106,9 @@ class Tracker:
         marks = [RunTag(k, str(v)) for k, v in (tags or {}).items()]
         self._patiently(lambda: self.client.log_batch(run_id, metrics=numbers, params=texts, tags=marks))
 
-    def log_folder(self, run_id: str, folder: Path, name: str) -> str:
-        """Copy a folder's files to the run's artifacts under `name`; returns their address."""
+    def log_folder(self, run_id: str, folder: Path, name: str) -> None:
+        """Copy a folder's files to the run's artifacts under `name`."""
         self._patiently(lambda: self.client.log_artifacts(run_id, str(folder), name))
-        return f"{self.get(run_id).info.artifact_uri}/{name}"
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Store a text file among the run's artifacts."""

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mtst.adapters.tracking import Tracker
+from mtst.curves import Curves, loss_curves
 from observability.errors import RegistryError
 
 ENDED = "outcome"  # the tag that a run gets last: a run without it was cut off
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 HURRY_S = 5.0
-Curves = Mapping[str, list[tuple[int, float]]]  # by metric, (epoch, value)
 
 
 @dataclass(frozen=True)
@@ -126,23 +126,9 @@ class TrialRuns:
         run_id = self._ids[row.trial_id]
         with tempfile.TemporaryDirectory(prefix="mtst-run-") as name:
             folder = Path(name)
-            draw_curves(folder / "curves.png", curves)
+            (folder / "curves.svg").write_text(loss_curves(curves))
             (folder / "config.json").write_text(json.dumps(row.config, indent=1))
             self._tracker.log_folder(run_id, folder, "trial")
         tags = {ENDED: row.outcome, **({"error": error} if error else {})}
         self._tracker.log(run_id, metrics={"final_loss": row.loss}, tags=tags)
         self._tracker.end(run_id, STATUS[row.outcome])
-
-
-def draw_curves(file: Path, curves: Curves) -> None:
-    """Training and validation loss, and the loss of the untrained forecast, by epoch."""
-    from matplotlib.figure import Figure  # not pyplot: that keeps every figure, and is not for threads
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    for name, label in (("train_loss", "training"), ("valid_loss", "validation"), ("base_loss", "untrained")):
-        points = curves.get(name, [])
-        axes.plot([step for step, _ in points], [value for _, value in points], marker="o", label=label)
-    axes.set(xlabel="epoch", ylabel="pinball loss, in units of recent volatility")
-    axes.legend()
-    figure.savefig(file, dpi=80)

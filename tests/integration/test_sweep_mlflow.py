@@ -78,7 +78,7 @@ def test_runs_tell_parameters_curves_and_whether_they_were_pruned(whole: Path) -
         assert run.data.metrics["system/memory_megabytes"] > 50
         assert run.data.metrics["system/cpu_percent"] > 0
         kept = {each.path for each in book.client.list_artifacts(row["run_id"], "trial")}
-        assert kept == {"trial/curves.png", "trial/config.json"}
+        assert kept == {"trial/curves.svg", "trial/config.json"}
         assert (row["epochs"] == CONFIG.epochs) == (row["outcome"] == "completed")
     assert "completed" in outcomes
     assert set(outcomes) <= {"completed", "pruned"}
