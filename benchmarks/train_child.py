@@ -1,8 +1,10 @@
-"""One side of the training benchmark, in a process of its own: `python -m benchmarks.train_child KIND THREADS SECONDS`.
+"""One side of the training benchmark, in a process of its own.
+
+python -m benchmarks.train_child KIND THREADS SECONDS [wait]
 
 Whole training steps on 128 windows of 7 channels, look-back 336, horizon 96: forward, backward, clipping where the side
 does it, optimizer. Prints one line of JSON: seconds of each step, peak memory, parameters, and for the networks of this
-project one window's latency and where the time goes.
+project one window's latency and where the time goes. With "wait" it tells when it is warm, and is told to go on.
 """
 
 from __future__ import annotations
@@ -98,8 +100,8 @@ def _kind(name: str) -> str:
     return next((kind for kind, words in kinds.items() if any(word in plain for word in words)), "calls and the rest")
 
 
-def main(kind: str, threads: int, seconds: float) -> dict[str, Any]:
-    """Warm up, then step for so many seconds (at least twice)."""
+def main(kind: str, threads: int, seconds: float, *, wait: bool) -> dict[str, Any]:
+    """Warm up, be told to go on if so wished, then step for so many seconds (at least twice)."""
     keep_freed_memory()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -109,6 +111,9 @@ def main(kind: str, threads: int, seconds: float) -> dict[str, Any]:
     spent: list[float] = []
     for _ in range(1 if kind == "paper" else 3):
         step()
+    if wait:
+        print("warm", flush=True)
+        sys.stdin.readline()
     began = time.perf_counter()
     while len(times) < 2 or time.perf_counter() - began < seconds:
         started, used = time.perf_counter(), time.process_time()
@@ -150,5 +155,7 @@ def _timed(call: Step) -> float:
 
 if __name__ == "__main__":
     which, workers, budget = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    found: dict[str, Any] = {"gflops": gemm_peak(workers)} if which == "gemm" else main(which, workers, budget)
+    found: dict[str, Any] = (
+        {"gflops": gemm_peak(workers)} if which == "gemm" else main(which, workers, budget, wait="wait" in sys.argv)
+    )
     print(json.dumps(found))
