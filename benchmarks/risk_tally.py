@@ -40,6 +40,7 @@ class Account:
     start: float = 0.0
     losses: int = 0
     mismatches: int = 0
+    anew: bool = False
     later: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Entries that no report shows yet: reservation -> pair, signed worth."""
     open_keys: set[str] = field(default_factory=set)
@@ -86,9 +87,12 @@ class Tally:
         if before is None:
             account.start = account.peak = account.day_start = report.equity
             self.peak_total += report.equity
+        elif account.anew:  # counted from this report on, whatever happened since the one before
+            account.start = account.peak = account.day_start = report.equity
+            self.peak_total += report.equity - before.equity
         elif day != account.day:
             account.day_start = before.equity
-        account.report, account.day = report, day
+        account.report, account.day, account.anew = report, day, False
         account.peak = max(account.peak, report.equity)
         account.mismatches = account.mismatches + 1 if report.mismatch else 0
         account.later = {key: value for key, value in account.later.items() if key in account.open_keys}
@@ -116,7 +120,7 @@ class Tally:
             for account in self.accounts.values():
                 equity = 0.0 if account.report is None else account.report.equity
                 account.peak = account.day_start = account.start = equity
-                account.losses = 0
+                account.losses, account.anew = 0, account.report is not None
             self.peak_total = self.total()
 
     def approved(self, intent: OrderIntent, decision: Approved, now_ms: int) -> None:

@@ -41,6 +41,8 @@ class AccountView:
         losses_in_a_row: closed trades that lost, since the last one that won; counted once for each order in `closed`.
         start_equity: equity at the first report, or at the last rebase.
         mismatches: reports in a row whose books disagree.
+        rebasing: a person had everything counted anew, which begins with the next report: what changed since the last
+            one (money taken out or put in while no bot ran) is neither a loss nor a gain.
     """
 
     report: AccountReport
@@ -51,6 +53,7 @@ class AccountView:
     closed: tuple[str, ...] = ()
     start_equity: float = 0.0
     mismatches: int = 0
+    rebasing: bool = False
 
     @property
     def drawdown(self) -> float:
@@ -207,34 +210,39 @@ def _reported(book: Book, report: AccountReport) -> Book:
     before = book.accounts.get(report.account)
     if before is not None and report.as_of_ms < before.report.as_of_ms:
         return book  # overtaken on its way
-    day = report.as_of_ms // DAY_MS
-    if before is None:
-        view = AccountView(report, report.equity, day, report.equity, 0, (), report.equity, int(report.mismatch))
-    else:
-        new_day = day != before.day
-        view = replace(
-            before,
-            report=report,
-            mismatches=before.mismatches + 1 if report.mismatch else 0,
-            peak_equity=max(before.peak_equity, report.equity),
-            day=day,
-            day_start_equity=before.report.equity if new_day else before.day_start_equity,
-        )
     # strictly later: with a virtual clock a report of the same millisecond may have been made before the fill
     shown = {
         key: held
         for key, held in book.reservations.items()
         if held.account != report.account or held.settled_ms is None or held.settled_ms >= report.as_of_ms
     }
-    total = book.total - (0.0 if before is None else before.report.equity) + report.equity
-    # an account that joins brings its equity into the peak, too: it is no gain
-    peak = max(book.peak_total + (report.equity if before is None else 0.0), total)
+    change = report.equity - (0.0 if before is None else before.report.equity)
+    # what an account brings that joins, or that is counted anew, moves the peak as well: it is no gain, and no loss
+    counts = before is not None and not before.rebasing
+    peak = max(book.peak_total + (0.0 if counts else change), book.total + change)
     return replace(
         book,
-        accounts={**book.accounts, report.account: view},
+        accounts={**book.accounts, report.account: _viewed(before, report)},
         reservations=shown,
         marks=seen(book.marks, report.marks, report.as_of_ms),
         peak_total=peak,
+    )
+
+
+def _viewed(before: AccountView | None, report: AccountReport) -> AccountView:
+    day = report.as_of_ms // DAY_MS
+    if before is None:
+        return AccountView(report, report.equity, day, report.equity, 0, (), report.equity, int(report.mismatch))
+    if before.rebasing:
+        before = _counted_from(before, report.equity)
+    return replace(
+        before,
+        report=report,
+        mismatches=before.mismatches + 1 if report.mismatch else 0,
+        peak_equity=max(before.peak_equity, report.equity),
+        day=day,
+        day_start_equity=before.day_start_equity if day == before.day or before.rebasing else before.report.equity,
+        rebasing=False,
     )
 
 
@@ -249,13 +257,12 @@ def _filled(book: Book, fill: Fill) -> Book:
 
 def _rebased(book: Book) -> Book:
     accounts = {
-        name: replace(
-            view,
-            peak_equity=view.report.equity,
-            day_start_equity=view.report.equity,
-            start_equity=view.report.equity,
-            losses_in_a_row=0,
-        )
+        name: replace(_counted_from(view, view.report.equity), losses_in_a_row=0, rebasing=True)
         for name, view in book.accounts.items()
     }
     return replace(book, accounts=accounts, peak_total=book.total)
+
+
+def _counted_from(view: AccountView, equity: float) -> AccountView:
+    """With every loss and gain counted from here."""
+    return replace(view, peak_equity=equity, day_start_equity=equity, start_equity=equity)

@@ -15,7 +15,7 @@ from trading.orders import Reader, to_plain
 from trading.recent import Order, RecentOrders
 from trading.state import Latch
 
-VERSION = 1  # raised with every change of what a book holds; an older snapshot is passed over
+VERSION = 2  # raised with every change of what a book holds; an older snapshot is passed over
 
 
 def book_to_text(book: Book) -> str:
@@ -62,6 +62,7 @@ def _view(row: Mapping[str, Any]) -> AccountView:
         tuple(str(order) for order in row["closed"]),
         read.number("start_equity"),
         read.whole("mismatches"),
+        read.flag("rebasing"),
     )
 
 

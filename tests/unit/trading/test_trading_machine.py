@@ -49,6 +49,7 @@ class Trading(RuleBasedStateMachine):
         self.epoch, self.number, self.equity = 0, 0, 0.0
         self.locked = False  # a limit or a person has stopped trading
         self.peak = self.day_start = 0.0
+        self.anew = False
         self.day = -1
 
     def teardown(self) -> None:
@@ -97,6 +98,8 @@ class Trading(RuleBasedStateMachine):
         day = self.clock.at_ms // 86_400_000
         if day != self.day:
             self.day_start, self.day = (equity if self.day < 0 else before), day
+        if self.anew:  # a person had it counted from the next report on
+            self.peak, self.day_start, self.anew = equity, equity, False
         self.peak, self.equity = max(self.peak, equity), equity
         if equity < self.peak * (1 - LIMITS.max_drawdown) * (1 - 1e-12):
             self.locked = True
@@ -177,6 +180,7 @@ class Trading(RuleBasedStateMachine):
         self.manager.resume("ann", "looked into it", rebase=True)
         self.locked = False
         self.peak = self.day_start = self.equity
+        self.anew = self.day >= 0
 
     @rule()
     def restart(self) -> None:

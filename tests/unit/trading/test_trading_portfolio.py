@@ -65,6 +65,24 @@ def test_all_accounts_together_lose_too_much_and_everything_is_closed_until_a_pe
     assert not manager.report(report("acc", equity=6_500.0)).flatten
 
 
+@pytest.mark.parametrize("moved", [-6_000.0, 9_000.0])
+def test_money_taken_out_or_put_in_while_no_bot_ran_is_no_loss_and_no_gain_after_a_rebase(
+    tmp_path: Path, manager: RiskManager, moved: float
+) -> None:
+    limits = RiskLimits.from_dict({**LIMITS.to_dict(), "portfolio_take": 0.1, "max_drawdown": 0.2})
+    manager.close()
+    again = RiskManager(tmp_path / "journal.db", limits, FixedClock(NOW + 1_000))
+    again.resume("ann", "moved money", rebase=True)
+    assert not again.report(report("toy", as_of_ms=NOW + 1_000)).flatten
+    told = again.report(report("acc", equity=10_000.0 + moved, as_of_ms=NOW + 1_000))
+    assert (told.state, told.flatten) == (TradingState.ACTIVE, False)
+    assert again.book().lost == again.book().gained == 0.0
+    assert again.book().accounts["acc"].daily_loss == 0.0
+    again.report(report("acc", equity=(10_000.0 + moved) * 0.7, as_of_ms=NOW + 1_001))
+    assert again.state().who == "DRAWDOWN", "from there on a loss is one"
+    again.close()
+
+
 def test_a_target_closes_everything_too(manager: RiskManager) -> None:
     manager.set_limits(RiskLimits.from_dict({**LIMITS.to_dict(), "portfolio_take": 0.1}), "test")
     manager.report(report("acc", equity=12_100.0))
