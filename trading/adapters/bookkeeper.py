@@ -181,7 +181,6 @@ class Bookkeeper:
 
         A position that is too small for any order cannot have one; it is let go.
         """
-        let_go(bot.exchange, self.marks)
         if not bot.strategy.order_types.get("stoploss_on_exchange"):
             return
         for trade in Trade.get_open_trades():
@@ -189,6 +188,7 @@ class Bookkeeper:
                 with bot._exit_lock:
                     bot.handle_stoploss_on_exchange(trade)
         Trade.commit()
+        let_go(bot.exchange, self.marks)
 
     def tell_fills(self) -> None:
         """Journal what every order of the database has filled so far, unless it was told before."""

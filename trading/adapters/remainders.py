@@ -71,5 +71,6 @@ def let_go(exchange: Any, marks: Mapping[str, float]) -> list[str]:
 
 
 def _least_worth(exchange: Any, pair: str) -> float:
-    """The least worth of an order, in quote currency; 0 where the exchange names none."""
-    return float(exchange.markets[pair]["limits"]["cost"]["min"] or 0.0)
+    """The least worth of an order, in quote currency; 0 where the exchange names none, or the pair no more."""
+    limits = exchange.markets.get(pair, {}).get("limits", {})
+    return float(limits.get("cost", {}).get("min") or 0.0)
