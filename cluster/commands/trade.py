@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,7 +95,7 @@ def down(context: typer.Context, json: Json = False) -> None:
             end_actors(context.obj)
             raise
         last = stage.stop_fleet(context.obj, fleet)
-    typer.echo(to_json(last) if json else f"Stopped {', '.join(last)}.")
+    typer.echo(to_json(last) if json else _farewell(last))
 
 
 @app.command()
@@ -174,6 +175,17 @@ def _pull(  # noqa: PLR0917 - the options of a command
 ) -> None:
     found = pull(context.obj.workspace.var, verb, who, reason, rebase=rebase, wait_s=wait)
     typer.echo(to_json(found) if json else found.lines)
+
+
+def _farewell(last: Mapping[str, Any]) -> str:
+    """Who has stopped, and what each leaves behind, which from now on only its stops on the exchange watch."""
+    lines = [f"Stopped {', '.join(last)}."]
+    lines += [f"  {name} leaves {', '.join(bot.open_trades)} open" for name, bot in last.items() if bot.open_trades]
+    if len(lines) > 1:
+        lines.append(
+            "Live ones keep their stops on the exchange, and nothing else watches them: trade up goes on with them."
+        )
+    return "\n".join(lines)
 
 
 def _lines(found: Any) -> str:

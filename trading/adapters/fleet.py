@@ -315,4 +315,7 @@ class Fleet:
             log.warning("risk_not_closed", error=type(error).__name__)
         ray.kill(self.risk)
         self.release()
+        for name, state in last.items():
+            if state.open_trades:
+                log.warning("positions_left_open", bot=name, pairs=list(state.open_trades))
         return {name: replace(state, phase="stopped") for name, state in last.items()}

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.commands.trade import _farewell
 from cluster.failure import FAILED, INTERRUPTED, WRONG_USE, blame_full_disk, explain
 from observability import errors
+from trading.adapters.bot_runner import BotStatus
 
 OURS = sorted(
     (each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.MtstError)),
@@ -113,3 +115,14 @@ def test_a_wrong_option_exits_with_2(repo_root: Path, tmp_path: Path) -> None:
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_whoever_ends_the_bots_is_told_what_stays_open() -> None:
+    last = {
+        "swing": BotStatus("swing", 1, "stopped", open_trades=("BTC/USDT", "SOL/USDT")),
+        "scalp": BotStatus("scalp", 2, "stopped"),
+    }
+    told = _farewell(last)
+    assert "swing leaves BTC/USDT, SOL/USDT open" in told
+    assert "nothing else watches them" in told
+    assert _farewell({"scalp": last["scalp"]}) == "Stopped scalp."
