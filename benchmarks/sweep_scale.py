@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.figures import Figure, Figures, Table
 from benchmarks.markets import simulated_candles
 from benchmarks.raylets import Raylets
+from benchmarks.sweep_cpu import KINDS, spent
 from benchmarks.sweep_trial import sleeper
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
@@ -59,7 +59,7 @@ class Stopwatch(NullProgress, NullTask):
     def __init__(self) -> None:
         self.ends: list[float] = []
         self.cpu: list[float] = []
-        self.tree: list[float] = []  # CPU time of Ray and all workers too, when a trial ends
+        self.spent: list[dict[str, float]] = []  # CPU time of driver, trials and Ray when a trial ends
 
     def task(self, title: str, total: float | None = None) -> NullTask:
         return self
@@ -68,7 +68,7 @@ class Stopwatch(NullProgress, NullTask):
         self.cpu.append(time.process_time())
         if not n:  # how a trial's last report is told
             self.ends.append(time.perf_counter())
-            self.tree.append(sum(map(cpu_of, (psutil.Process(), *psutil.Process().children(recursive=True)))))
+            self.spent.append(spent())
 
 
 def run(progress: Progress, *, trials: int = 4, parts: str = "abc") -> Figures:
@@ -120,7 +120,9 @@ def overhead(bench: Bench, trials: int) -> tuple[list[Figure], dict[str, Any]]:
     bare, cpu = alone(bench, config, choices).T
     took, plain = watch.ends[-1] - watch.ends[0], float(bare[1:].sum())
     burned = float(cpu[1:].mean())
-    burnt = (watch.tree[-1] - watch.tree[0]) / (trials - 1) - burned
+    beside = {who: (watch.spent[-1][who] - watch.spent[0][who]) / (trials - 1) for who in KINDS}
+    beside["trials"] -= burned
+    burnt = sum(beside.values())
     each = (took - plain) / (trials - 1)
     hourly = 3600 * (trials - 1) / took
     return [
@@ -131,9 +133,10 @@ def overhead(bench: Bench, trials: int) -> tuple[list[Figure], dict[str, Any]]:
         ),
         Figure(
             "(a) the same by CPU time", burnt, "s", "bare training", burned, burnt / burned, goal=0.1, at_most=True,
-            note="driver, Ray and workers beside the training",
+            note=f"driver {beside['driver']:.2f}, trial's process {beside['trials']:.2f} beside the training, "
+            f"Ray's own processes {beside['ray']:.2f}, which they take by the second, trial or none",
         ),
-    ], {"sweep_s": found.seconds, "ends_s": [end - began for end in watch.ends], "cpu_s": watch.tree,
+    ], {"sweep_s": found.seconds, "ends_s": [end - began for end in watch.ends], "cpu_s": watch.spent,
         "bare_s": bare.tolist(), "bare_cpu_s": cpu.tolist()}  # fmt: skip
 
 
@@ -146,14 +149,6 @@ def alone(bench: Bench, config: SweepConfig, choices: Sequence[dict[str, Any]]) 
         capture_output=True, text=True,
     )  # fmt: skip
     return np.asarray(json.loads(done.stdout.splitlines()[-1]))
-
-
-def cpu_of(process: psutil.Process) -> float:
-    """Seconds of CPU that a process has taken, 0 where it is gone."""
-    try:
-        return sum(process.cpu_times()[:2])
-    except psutil.Error:
-        return 0.0
 
 
 def packing(bench: Bench, share: float) -> tuple[list[Figure], dict[str, Any]]:
