@@ -91,8 +91,14 @@ class EconomicValue:
 
 
 def holdings(panel: Panel, rows: Array, h: int, costs: CostPolicy) -> Holdings:
-    """Holdings of h candles that are decided on at the panel's rows [n], whose labels over h candles are known."""
+    """Holdings of h candles that are decided on at the panel's rows [n], whose labels over h candles are known.
+
+    Raises:
+        DataError: no decision time at all, or perpetuals without funding rates.
+    """
     times, step = panel.timestamps[rows], h * panel.timeframe_ms
+    if not len(times):
+        raise _nothing()
     left = h - (times - times.min()) % step // panel.timeframe_ms  # candles to the period's end, 1 to h
     bought, passed, sold = (panel.fill[at] for at in (rows, rows + left, rows + h))
     gain = np.stack([passed / bought, sold / passed], 1) - 1.0
@@ -185,7 +191,7 @@ def _by_period(held: Holdings, expected: Array) -> tuple[Array, int, Array]:
     they only leave.
     """
     if not len(held.times_ms):
-        raise DataError("there are no forecasts to trade", where="economics", todo="score at least one test window")
+        raise _nothing()
     first, pairs = held.times_ms.min(), int(held.pair.max()) + 1
     period, offset = np.divmod(held.times_ms - first, held.step_ms)
     periods, row = np.unique(period, return_inverse=True)
@@ -195,6 +201,10 @@ def _by_period(held: Holdings, expected: Array) -> tuple[Array, int, Array]:
     tables = np.zeros((5, len(periods), len(tranches) * pairs))
     tables[:, row, tranche * pairs + held.pair] = [expected, *held.gain.T, *held.carry.T]
     return first + periods * held.step_ms, len(tranches), tables
+
+
+def _nothing() -> DataError:
+    return DataError("there are no forecasts to trade", where="economics", todo="score at least one test window")
 
 
 def _account(

@@ -176,6 +176,8 @@ def test_a_holding_is_told_in_two_parts_that_make_the_whole(noise: Panel) -> Non
     assert (made.carry[::h, 1] == 0).all()
     assert not holdings(panel, rows, h, CostPolicy()).carry.any()
     assert made.step_ms == h * panel.timeframe_ms
+    with pytest.raises(DataError, match="no forecasts"):
+        holdings(panel, rows[:0], h, CostPolicy())
 
 
 def test_what_is_paid_is_what_is_settled_after_the_decision_up_to_the_exit(noise: Panel) -> None:
