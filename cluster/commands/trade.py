@@ -195,8 +195,9 @@ def _lines(found: Any) -> str:
         trouble = f"; refused: {refused}" if refused else ""
         trouble += f"; replaced {bot.replaced} times" if bot.replaced else ""
         trouble += f"; {bot.last_error}" if bot.last_error else ""
+        equity = f"{bot.equity:.2f}" if bot.equity else "unknown"
         lines.append(
-            f"  {bot.name}: {bot.phase}, equity {bot.equity:.2f}, open {', '.join(bot.open_trades) or 'nothing'}, "
+            f"  {bot.name}: {bot.phase}, equity {equity}, open {', '.join(bot.open_trades) or 'nothing'}, "
             f"{bot.closed_trades} closed for {bot.profit:+.2f}, {bot.orders} orders{trouble}"
         )
     lines += [f"  {name}: its legs are {phase}" for name, phase in sorted(found.legs.items())]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.commands.trade import _farewell
+from cluster.commands.trade import _farewell, _lines
 from cluster.failure import FAILED, INTERRUPTED, WRONG_USE, blame_full_disk, explain
+from cluster.stages.trade import TradeStatus
 from observability import errors
 from trading.adapters.bot_runner import BotStatus
 
@@ -126,3 +127,10 @@ def test_whoever_ends_the_bots_is_told_what_stays_open() -> None:
     assert "swing leaves BTC/USDT, SOL/USDT open" in told
     assert "nothing else watches them" in told
     assert _farewell({"scalp": last["scalp"]}) == "Stopped scalp."
+
+
+def test_an_equity_that_is_not_known_is_not_shown_as_ruin() -> None:
+    bots = (BotStatus("swing", 1, "running", equity=10.5), BotStatus("scalp", 2, "failed"))
+    told = _lines(TradeStatus("active", "system", "the books agree", bots))
+    assert "swing: running, equity 10.50" in told
+    assert "scalp: failed, equity unknown" in told
