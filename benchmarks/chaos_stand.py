@@ -303,9 +303,10 @@ def _specs(port: int) -> dict[str, dict[str, Any]]:
         name: {"pairs": (pair,), "settings": {**common, "max_history": 100, "plan": {"cycle": cycle}}}
         for name, (pair, cycle) in SCHEDULED.items()
     }
-    # no edge to trade on, only as much to trade as can be: without costs, and with bounds that are easily crossed
+    # no edge to trade on, only as much to trade as can be: without costs, with bounds that are easily crossed, and with
+    # a warm-up that is shorter than the history
     policy = {"horizon": 4, "fee_rate": 0.0, "slippage": 0.0, "max_stake": STAKE}
-    eager = {"oversold": 45.0, "recovered": 50.0, "width": 0.5, "volume_factor": 0.5, "max_below": 0.5}
+    eager = {"oversold": 45.0, "recovered": 50.0, "width": 0.5, "volume_factor": 0.5, "max_below": 0.5, "trend": 40}
     bots = {
         **by_clock,
         "carl": {"strategy": "scalp", "pairs": PAIRS[2:], "settings": {**common, "policy": eager}},
