@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from observability.errors import GateError
-from trading.adapters.bot_books import read_trades
+from trading.adapters.bot_books import read_book, read_trades
 from trading.adapters.bot_runner import BotRunner
 from trading.adapters.bot_spec import BotSpec
+from trading.adapters.fleet_books import ledger_lines
 from trading.adapters.sandbox.client import SandboxClient
 from trading.adapters.venue_clock import Participant, VenueClock
+from trading.journal import Journal
 from trading.kill_switch import KillSwitch
 from trading.lease import Lease
 from trading.limits import RiskLimits
 from trading.manager import RiskManager
 from trading.orders import Approved, Decision, OrderIntent
+from trading.reconcile import compare_books, journal_lines
 
 CANDLE = 900_000
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -134,7 +137,8 @@ class Stage:
             accounts={"nn": "sandbox"}, max_open_positions=2, max_entries=10_000, max_pair_entries=10_000,
             lease_ttl_ms=10 * CANDLE, max_losing_streak=10_000, max_drawdown=0.9, max_daily_loss=0.9,
         )  # fmt: skip
-        self.manager = RiskManager(folder / "journal.db", limits, VenueClock(url), None, self.switch)
+        self.journal = folder / "journal.db"
+        self.manager = RiskManager(self.journal, limits, VenueClock(url), None, self.switch)
         self.port = Port(self.manager)
         self.live = bool(key_file)
         self.spec = BotSpec(
@@ -194,6 +198,14 @@ class Stage:
         threading.Event().wait(5.2 if trouble.startswith("risk") else 0.0)
         return found
 
+    def books(self) -> tuple[float, str]:
+        """By how much bot, journal and ledger differ (quote currency), and in words; a dry run has no ledger."""
+        ledger = self.client.ledger()
+        with closing(Journal(self.journal, read_only=True)) as journal:
+            told = journal_lines(journal.read("fill"), "nn")
+        found = compare_books(read_book(self.spec.database), told, ledger_lines(ledger, "nn"))
+        return found.cost + len(found.missing) + len(found.wrong), "; ".join([found.text, *ledger["problems"]])
+
     def end(self) -> None:
         """Stop everything."""
         self.hand.leave()
@@ -207,8 +219,9 @@ def main() -> None:
     stage = Stage(Path(folder), url, key_file, tuple(pairs.split(",")))
     try:
         found = {name: stage.play(name) for name in scenarios.split(",")}
-        status = stage.runner.status()
-        sys.stdout.write(json.dumps({"scenarios": found, "restarts": status.restarts, "error": status.last_error}))
+        status, books = stage.runner.status(), stage.books() if stage.live else (0.0, "")
+        told = {"scenarios": found, "restarts": status.restarts, "error": status.last_error, "books": books}
+        sys.stdout.write(json.dumps(told))
         sys.stdout.flush()
     finally:
         stage.end()
