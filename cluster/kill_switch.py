@@ -97,7 +97,9 @@ def _answers(switch: KillSwitch, command: Command, bots: dict[str, Path], wait_s
         time.sleep(LOOK_S)
     silent = {name: _why_silent(told[name].pid if name in told else 0) for name in (RISK, *bots) if name not in knows}
     state = told[RISK].state if RISK in knows and told[RISK].state else STATES[command.verb]
-    return Pulled(state, command.who, command.reason, tuple(sorted(knows)), silent, left)
+    waits = command.verb == "resume" and state == "halted"
+    reason = f"{command.reason}; entries wait until every account's books agree" if waits else command.reason
+    return Pulled(state, command.who, reason, tuple(sorted(knows)), silent, left)
 
 
 def fast(arguments: Sequence[str]) -> int | None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.kill_switch import _answers
 from observability.errors import TradingError
 from tests.unit.trading.trading_makers import NOW, intent, report
 from trading.clock import FixedClock
 from trading.journal import Journal
-from trading.kill_switch import ACKS, KillSwitch
+from trading.kill_switch import ACKS, RISK, KillSwitch
 from trading.limits import RiskLimits
 from trading.manager import RiskManager
 from trading.orders import Approved
@@ -223,6 +224,15 @@ def test_flatten_tells_what_a_dead_bot_still_holds(home: Path) -> None:
     with closing(sqlite3.connect(home / "swing" / "trades-live.sqlite")) as database, database:
         database.execute("UPDATE trades SET is_open = 0")
     assert "nothing is open" in command(home, "trade", "flatten", "--who", "ann", "--wait", "0").stdout
+
+
+@pytest.mark.parametrize(("state", "waits"), [("halted", True), ("active", False)])
+def test_a_resume_that_waits_for_the_books_says_so(switch: KillSwitch, state: str, waits: bool) -> None:
+    asked = switch.order("resume", "ann", "looked")
+    switch.acknowledge(RISK, state)
+    told = _answers(switch, asked, {}, 0.0).lines
+    assert told.startswith(f"Trading is {state}: looked")
+    assert ("until every account's books agree" in told) is waits
 
 
 def test_the_kill_switch_imports_nothing_heavy(repo_root: Path) -> None:
