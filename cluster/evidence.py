@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trading.adapters.bot_books import read_book
+from trading.adapters.bot_database import Database, query
 from trading.adapters.bot_runner import BotStatus
 from trading.adapters.fleet_books import FleetBooks, ledger_lines
 from trading.events import Decided, Reported, from_rows
@@ -91,38 +91,37 @@ def thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return kept
 
 
-def trade_rows(databases: Mapping[str, Path]) -> list[dict[str, Any]]:
+def trade_rows(databases: Mapping[str, Database]) -> list[dict[str, Any]]:
     """Every trade of every bot, newest last; the profit of an open one is not known yet."""
-    query = (
+    text = (
         "SELECT pair, open_date, close_date, open_rate, close_rate, stake_amount, realized_profit, enter_tag,"
         " exit_reason, is_open FROM trades ORDER BY open_date"
     )
-    rows = []
-    for bot, path in databases.items():
-        if not path.exists():
-            continue
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            database.row_factory = sqlite3.Row
-            for trade in database.execute(query):
-                rows.append(
-                    {
-                        "bot": bot,
-                        "pair": trade["pair"],
-                        "opened": str(trade["open_date"])[:16],
-                        "closed": "open" if trade["is_open"] else str(trade["close_date"])[:16],
-                        "stake": f"{trade['stake_amount']:.2f}",
-                        "entry": f"{trade['open_rate']:.6g}",
-                        "exit": "" if trade["is_open"] else f"{trade['close_rate']:.6g}",
-                        "profit": "" if trade["is_open"] else f"{trade['realized_profit']:+.2f}",
-                        "why in": trade["enter_tag"] or "",
-                        "why out": trade["exit_reason"] or "",
-                    }
-                )
+    rows = [
+        {
+            "bot": bot,
+            "pair": trade["pair"],
+            "opened": str(trade["open_date"])[:16],
+            "closed": "open" if trade["is_open"] else str(trade["close_date"])[:16],
+            "stake": f"{trade['stake_amount']:.2f}",
+            "entry": f"{trade['open_rate']:.6g}",
+            "exit": "" if trade["is_open"] else f"{trade['close_rate']:.6g}",
+            "profit": "" if trade["is_open"] else f"{trade['realized_profit']:+.2f}",
+            "why in": trade["enter_tag"] or "",
+            "why out": trade["exit_reason"] or "",
+        }
+        for bot, database in databases.items()
+        for trade in query(database, text)
+    ]
     return sorted(rows, key=lambda row: str(row["opened"]))
 
 
 def book_facts(
-    books: FleetBooks, databases: Mapping[str, Path], journal: Path, ledger: Mapping[str, Any], accounts: Iterable[str]
+    books: FleetBooks,
+    databases: Mapping[str, Database],
+    journal: Path,
+    ledger: Mapping[str, Any],
+    accounts: Iterable[str],
 ) -> dict[str, Any]:
     """The three books as counts and turnovers, and their difference (quote currency)."""
     names = list(accounts)
@@ -130,7 +129,7 @@ def book_facts(
     with closing(opened):
         fills = list(opened.read("fill"))
     lines = {
-        "bots": [line for path in databases.values() for line in read_book(path).values()],
+        "bots": [line for database in databases.values() for line in read_book(database).values()],
         "journal": [line for name in names for line in journal_lines(fills, name).values()],
         "exchange": [line for name in names for line in ledger_lines(ledger, name).values() if line.filled > 0],
     }

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from observability.errors import MtstError, TradingError
 from trading.adapters.bot_books import read_trades
+from trading.adapters.bot_database import Database, bot_database
 from trading.kill_switch import FILE_NAME, RISK, Command, KillSwitch, Verb
 
 ANSWER_S = 0.3  # how long one waits for acknowledgements unless told otherwise
@@ -85,7 +86,7 @@ def pull(var: Path, verb: Verb, who: str, reason: str, *, rebase: bool = False, 
     return _answers(switch, command, bots, wait_s)
 
 
-def _answers(switch: KillSwitch, command: Command, bots: dict[str, Path], wait_s: float) -> Pulled:
+def _answers(switch: KillSwitch, command: Command, bots: dict[str, Database], wait_s: float) -> Pulled:
     deadline = time.monotonic() + wait_s
     while True:
         told = switch.acknowledged()
@@ -164,11 +165,14 @@ def _var(asked: argparse.Namespace) -> Path:
     return Path(root or os.environ.get("MTST_HOME", ".")).absolute() / "var"
 
 
-def _bots(var: Path) -> dict[str, Path]:
+def _bots(var: Path) -> dict[str, Database]:
     """Database of every announced bot; empty where none run."""
     try:
         fleet: dict[str, Any] = json.loads((var / "run" / "fleet.json").read_text())
-        return {str(bot["name"]): Path(bot["folder"]) / f"trades-{bot['mode']}.sqlite" for bot in fleet["bots"]}
+        return {
+            str(bot["name"]): bot_database(Path(bot["folder"]), bot["name"], bot["mode"], bot.get("dsn_file", ""))
+            for bot in fleet["bots"]
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -224,6 +224,9 @@ class TradeSettings(Group):
     journal_dsn_file: Path | None = Field(
         None, description="PostgreSQL's connection string for the journal, mode 0600; none keeps it in var/journal.db"
     )
+    bots_dsn_file: Path | None = Field(
+        None, description="PostgreSQL's connection string for the bots' trades, mode 0600; none keeps a file a bot"
+    )
     key_file: Path | None = Field(None, description='exchange key, JSON {"key": ..., "secret": ...}, mode 0600')
 
 

@@ -17,6 +17,7 @@ from cluster.watch import RunWatch
 from mtst.adapters.sweep import SweepResult
 from pipelines.adapters.exchange import BackfillSummary
 from pipelines.adapters.ray_features import FeatureSummary
+from trading.adapters.bot_database import Database
 from trading.adapters.fleet import Recovery
 
 
@@ -34,7 +35,7 @@ class Story:
     metrics: dict[str, Any] = field(default_factory=dict)
     books: dict[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
-    databases: dict[str, Path] = field(default_factory=dict)
+    databases: dict[str, Database] = field(default_factory=dict)
     backfill: BackfillSummary | None = None
     data: DataReport | None = None
     features: FeatureSummary | None = None

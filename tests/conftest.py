@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres_kit import Server, programs, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,3 +49,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real market data at {folder}; set MTST_SHARED_DATA to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL of the tests' own."""
+    place = programs()
+    if place is None:
+        pytest.skip("PostgreSQL is not installed")
+    with serving(place) as server:
+        yield server

@@ -118,6 +118,7 @@ def bot_specs(
             targets_dir=str(settings.workspace.targets.resolve()),
             switch=str(settings.workspace.kill_switch.resolve()),
             notify_file=str(trade.notify_file.resolve()) if trade.notify_file else "",
+            dsn_file=str(trade.bots_dsn_file.resolve()) if trade.bots_dsn_file else "",
             play_money=trade.play_money,
             max_open_trades=MOST_TRADES if leg is None else 1,
             settings=_strategy_settings(settings, strategy, leg, forecasts),

@@ -14,6 +14,7 @@ from cluster.pages import render_page
 from cluster.settings import Settings
 from observability.errors import JournalError
 from observability.files import write_whole
+from trading.adapters.bot_database import Database, schemas
 from trading.events import from_rows
 from trading.journal import Journal
 from trading.performance import AccountPerformance, PairPerformance, Performance, performance
@@ -91,7 +92,7 @@ def report(settings: Settings, *, folder: Path | None = None, out: Path | None =
     space = settings.workspace
     journal = space.journal if folder is None else folder / "journal.db"
     judged = judge_journal(journal)
-    databases = {} if folder is not None else _databases(space.var / "bots")
+    databases = {} if folder is not None else _databases(space.var / "bots", settings.trade.bots_dsn_file)
     page = out or journal.with_name("trading.html" if folder is None else "report.html")
     rows = trade_rows(databases) if databases else []
     title = "Trading" if folder is None else f"Backtest in {folder.name}"
@@ -165,9 +166,11 @@ def write_page(path: Path, judged: Judged, trades: Sequence[Mapping[str, Any]], 
     return write_whole(path, page)
 
 
-def _databases(bots: Path) -> dict[str, Path]:
+def _databases(bots: Path, dsn_file: Path | None) -> dict[str, Database]:
     """Every bot's databases; dry and live ones are told apart by their name."""
-    return {
+    files: dict[str, Database] = {
         f"{path.parent.name} ({path.stem.removeprefix('trades-')})": path
         for path in sorted(bots.glob("*/trades-*.sqlite"))
     }
+    kept = schemas(dsn_file, bots) if dsn_file else []
+    return files | {f"{each.name} ({each.mode})": each for each in kept}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,41 +20,6 @@ from trading.recovery import recovered
 Open = Callable[..., JournalStore]
 
 
-def _programs() -> Path | None:
-    found = shutil.which("initdb")
-    places = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return places[-1] if places else None
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Connection string of a PostgreSQL of our own."""
-    programs = _programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    prefix: list[str] = []
-    place: str | None = None
-    if os.geteuid() == 0:  # it refuses to run as root
-        prefix = ["runuser", "-u", "postgres", "--"]
-        place = "/tmp"  # TMPDIR and pytest's folders may be closed to other users
-    folder, port = Path(tempfile.mkdtemp(prefix="mtst-pg-", dir=place)), free_port()
-    if prefix:
-        shutil.chown(folder, "postgres")
-
-    def run(*words: object, quiet: bool = True) -> None:
-        # a server that inherited a pipe would keep it open
-        subprocess.run([*prefix, *map(str, words)], check=True, capture_output=quiet, timeout=60, cwd=folder)
-
-    data = folder / "data"
-    run(programs / "initdb", "-D", data, "-A", "trust", "-U", "risk")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    control = (programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "-s")
-    run(*control, "-o", options, "start", quiet=False)
-    yield f"host=127.0.0.1 port={port} user=risk dbname="
-    run(*control, "-m", "immediate", "stop")
-    shutil.rmtree(folder)
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens one and the same journal, again and again."""
@@ -73,7 +34,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     else:
         import psycopg
 
-        base, name = request.getfixturevalue("server"), f"t{free_port()}"
+        base, name = request.getfixturevalue("postgres").dsn, f"t{free_port()}"
         with psycopg.connect(base + "postgres", autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {name}")
         yield lambda **how: keep(PostgresJournal(base + name, **how))

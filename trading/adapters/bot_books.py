@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
+from trading.adapters.bot_database import Database, query
 from trading.reconcile import OrderLine
 
 
@@ -20,34 +18,36 @@ class TradeCounts:
     profit: float
 
 
-def read_trades(database: Path) -> TradeCounts:
-    """Count a bot's trades past Freqtrade, whose session belongs to its own thread; zeros without a database."""
-    if not database.exists():
+def read_trades(database: Database) -> TradeCounts:
+    """Count a bot's trades past Freqtrade, whose session belongs to its own thread; zeros without a database.
+
+    Raises:
+        TradingError: the database cannot be read.
+    """
+    pairs = query(database, "SELECT pair FROM trades WHERE is_open ORDER BY id")
+    closed = query(
+        database, "SELECT COUNT(*) AS count, COALESCE(SUM(realized_profit), 0) AS profit FROM trades WHERE NOT is_open"
+    )
+    orders = query(database, "SELECT COUNT(*) AS count FROM orders WHERE filled > 0")
+    if not (closed and orders):
         return TradeCounts((), 0, 0, 0.0)
-    with closing(_read_only(database)) as db:
-        try:
-            pairs = tuple(row[0] for row in db.execute("SELECT pair FROM trades WHERE is_open = 1 ORDER BY id"))
-            closed, profit = db.execute(
-                "SELECT COUNT(*), COALESCE(SUM(realized_profit), 0) FROM trades WHERE is_open = 0"
-            ).fetchone()
-            orders = db.execute("SELECT COUNT(*) FROM orders WHERE filled > 0").fetchone()[0]
-        except sqlite3.OperationalError:
-            return TradeCounts((), 0, 0, 0.0)  # the tables are being made
-    return TradeCounts(pairs, int(closed), int(orders), float(profit))
+    count, profit = int(closed[0]["count"]), float(closed[0]["profit"])
+    return TradeCounts(tuple(row["pair"] for row in pairs), count, int(orders[0]["count"]), profit)
 
 
-def read_book(database: Path) -> dict[str, OrderLine]:
-    """The bot's book: what every order in its database filled; empty while there is no database."""
-    if not database.exists():
-        return {}
-    query = "SELECT order_id, ft_pair, side, filled, cost, average, price FROM orders WHERE filled > 0"
-    with closing(_read_only(database)) as db:
-        rows = db.execute(query).fetchall()
+def read_book(database: Database) -> dict[str, OrderLine]:
+    """The bot's book: what every order in its database filled; empty while there is no database.
+
+    Raises:
+        TradingError: the database cannot be read.
+    """
+    text = "SELECT order_id, ft_pair, side, filled, cost, average, price FROM orders WHERE filled > 0"
     return {
-        str(order_id): OrderLine(pair, side, filled, cost or filled * (average or price or 0.0))
-        for order_id, pair, side, filled, cost, average, price in rows
+        str(row["order_id"]): OrderLine(
+            row["ft_pair"],
+            row["side"],
+            row["filled"],
+            row["cost"] or row["filled"] * (row["average"] or row["price"] or 0.0),
+        )
+        for row in query(database, text)
     }
-
-
-def _read_only(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)

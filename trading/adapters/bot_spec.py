@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from observability.errors import SettingsError
+from trading.adapters.bot_database import Database, bot_database
 
 STRATEGIES: Mapping[str, str] = {
     "nn_predictor": "NnPredictor",
@@ -45,6 +46,7 @@ class BotSpec:
         loop_s: seconds between two loops on that clock; 0: once a candle, a leg of an arbitrage once a minute.
         forecast_url, forecast_token_file: the prediction service and the file with its bearer token.
         notify_file: JSON with Freqtrade's own tables `telegram`, `discord` and `webhook`, mode 0600; "" for none.
+        dsn_file: PostgreSQL's connection string for the bot's own trades, mode 0600; "" for an SQLite file in `folder`.
         switch: file of the kill switch, which the bot reads before every entry and in every loop; "" for none.
         targets_dir: folder in which Prometheus looks for exporters; "" for none.
         settings: strategy settings; keys that `trading.adapters.strategies.base` documents.
@@ -67,6 +69,7 @@ class BotSpec:
     targets_dir: str = ""
     switch: str = ""
     notify_file: str = ""
+    dsn_file: str = ""
     api_server: bool = True
     max_open_trades: int = 6
     play_money: float = 10_000.0
@@ -108,9 +111,9 @@ class BotSpec:
         return self.venue if self.venue == "sandbox" or self.mode == "live" else "dry-run"
 
     @property
-    def database(self) -> Path:
-        """The bot's own SQLite file; dry and live books are never mixed."""
-        return Path(self.folder) / f"trades-{self.mode}.sqlite"
+    def database(self) -> Database:
+        """The bot's own books; dry and live ones are never mixed."""
+        return bot_database(Path(self.folder), self.name, self.mode, self.dsn_file)
 
     def to_json(self) -> str:
         """Text that `from_json` reads back."""

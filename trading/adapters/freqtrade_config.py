@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -19,8 +20,10 @@ from observability.ports import free_port
 from pipelines.adapters.exchange import binance_urls
 from pipelines.candles import timeframe_ms
 from trading.adapters.api_key import read_key
+from trading.adapters.bot_database import BotSchema, url_of
 from trading.adapters.bot_spec import ARBITRAGES, STRATEGIES, BotSpec
 
+_PASSWORD = re.compile(r":[^:/@]*@")  # in an address; its own colons and slashes are quoted
 LAYERS = ("base", "exchange", "mode", "bot", "secrets")
 SECRET_KEYS = frozenset(
     {"key", "secret", "password", "jwt_secret_key", "ws_token", "uid", "token", "privateKey", "webhook_url", "url"}
@@ -58,6 +61,8 @@ def write_config(spec: BotSpec) -> tuple[Path, ...]:
         SecretError: the key file is missing, open to others or malformed.
         SettingsError: the specification cannot be configured.
     """
+    if isinstance(spec.database, BotSchema):
+        spec.database.claim()
     folder = Path(spec.folder) / "config"
     folder.mkdir(parents=True, exist_ok=True)
     user_data = Path(spec.folder) / "user_data"
@@ -92,7 +97,9 @@ def masked(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             shown[name] = masked(value)
         else:
-            shown[name] = "***" if name in SECRET_KEYS and value else value
+            shown[name] = _PASSWORD.sub(":***@", value) if name == "db_url" else value
+            if name in SECRET_KEYS and value:
+                shown[name] = "***"
     return shown
 
 
@@ -155,7 +162,6 @@ def _bot(spec: BotSpec) -> dict[str, Any]:
         "strategy_path": str(STRATEGY_FOLDER),
         "timeframe": spec.timeframe,
         "startup_candle_count": _history(spec),
-        "db_url": f"sqlite:///{spec.database.resolve()}",
         "user_data_dir": str(folder / "user_data"),
         "datadir": str(folder / "user_data" / "data"),
         "logfile": str(folder / "freqtrade.log"),
@@ -194,6 +200,7 @@ def _secrets(spec: BotSpec) -> dict[str, Any]:
         "username": spec.name,
         "password": secrets.token_urlsafe(24),
     }
+    result["db_url"] = url_of(spec.database)  # may hold a password
     return {**result, **(_notices(Path(spec.notify_file)) if spec.notify_file else {})}
 
 
