@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trading.adapters.bot_books import read_book
-from trading.adapters.bot_database import Database, query
+from trading.adapters.bot_database import Database, reading
 from trading.adapters.bot_runner import BotStatus
 from trading.adapters.fleet_books import FleetBooks, ledger_lines
 from trading.events import Decided, Reported, from_rows
@@ -97,23 +97,26 @@ def trade_rows(databases: Mapping[str, Database]) -> list[dict[str, Any]]:
         "SELECT pair, open_date, close_date, open_rate, close_rate, stake_amount, realized_profit, enter_tag,"
         " exit_reason, is_open FROM trades ORDER BY open_date"
     )
-    rows = [
-        {
-            "bot": bot,
-            "pair": trade["pair"],
-            "opened": str(trade["open_date"])[:16],
-            "closed": "open" if trade["is_open"] else str(trade["close_date"])[:16],
-            "stake": f"{trade['stake_amount']:.2f}",
-            "entry": f"{trade['open_rate']:.6g}",
-            "exit": "" if trade["is_open"] else f"{trade['close_rate']:.6g}",
-            "profit": "" if trade["is_open"] else f"{trade['realized_profit']:+.2f}",
-            "why in": trade["enter_tag"] or "",
-            "why out": trade["exit_reason"] or "",
-        }
-        for bot, database in databases.items()
-        for trade in query(database, text)
-    ]
+    rows = []
+    for bot, database in databases.items():
+        with reading(database) as ask:
+            rows += [_trade_row(bot, trade) for trade in ask(text)]
     return sorted(rows, key=lambda row: str(row["opened"]))
+
+
+def _trade_row(bot: str, trade: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bot": bot,
+        "pair": trade["pair"],
+        "opened": str(trade["open_date"])[:16],
+        "closed": "open" if trade["is_open"] else str(trade["close_date"])[:16],
+        "stake": f"{trade['stake_amount']:.2f}",
+        "entry": f"{trade['open_rate']:.6g}",
+        "exit": "" if trade["is_open"] else f"{trade['close_rate']:.6g}",
+        "profit": "" if trade["is_open"] else f"{trade['realized_profit']:+.2f}",
+        "why in": trade["enter_tag"] or "",
+        "why out": trade["exit_reason"] or "",
+    }
 
 
 def book_facts(

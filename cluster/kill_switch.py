@@ -91,7 +91,7 @@ def _answers(switch: KillSwitch, command: Command, bots: dict[str, Database], wa
     while True:
         told = switch.acknowledged()
         knows = {name for name, told in told.items() if told.command == command.id} & {RISK, *bots}
-        left = {bot: read_trades(database).open_pairs for bot, database in bots.items()} if command.flatten else {}
+        left = {bot: _open_pairs(database) for bot, database in bots.items()} if command.flatten else {}
         done = len(knows) > len(bots) and not any(left.values())
         if done or time.monotonic() > deadline:
             break
@@ -177,6 +177,14 @@ def _bots(var: Path) -> dict[str, Database]:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TradingError(f"the list of bots cannot be read: {error}", where=str(var), todo="trade status") from error
+
+
+def _open_pairs(database: Database) -> tuple[str, ...]:
+    """What is open; a database that cannot be read is no reason not to tell who has heard the command."""
+    try:
+        return read_trades(database).open_pairs
+    except MtstError as error:
+        return (f"what cannot be read: {error.what}",)
 
 
 def _why_silent(pid: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trading.adapters.bot_database import Database, query
+from trading.adapters.bot_database import Database, reading
 from trading.reconcile import OrderLine
 
 
@@ -24,11 +24,12 @@ def read_trades(database: Database) -> TradeCounts:
     Raises:
         TradingError: the database cannot be read.
     """
-    pairs = query(database, "SELECT pair FROM trades WHERE is_open ORDER BY id")
-    closed = query(
-        database, "SELECT COUNT(*) AS count, COALESCE(SUM(realized_profit), 0) AS profit FROM trades WHERE NOT is_open"
-    )
-    orders = query(database, "SELECT COUNT(*) AS count FROM orders WHERE filled > 0")
+    with reading(database) as ask:
+        pairs = ask("SELECT pair FROM trades WHERE is_open ORDER BY id")
+        closed = ask(
+            "SELECT COUNT(*) AS count, COALESCE(SUM(realized_profit), 0) AS profit FROM trades WHERE NOT is_open"
+        )
+        orders = ask("SELECT COUNT(*) AS count FROM orders WHERE filled > 0")
     if not (closed and orders):
         return TradeCounts((), 0, 0, 0.0)
     count, profit = int(closed[0]["count"]), float(closed[0]["profit"])
@@ -42,6 +43,8 @@ def read_book(database: Database) -> dict[str, OrderLine]:
         TradingError: the database cannot be read.
     """
     text = "SELECT order_id, ft_pair, side, filled, cost, average, price FROM orders WHERE filled > 0"
+    with reading(database) as ask:
+        rows = ask(text)
     return {
         str(row["order_id"]): OrderLine(
             row["ft_pair"],
@@ -49,5 +52,5 @@ def read_book(database: Database) -> dict[str, OrderLine]:
             row["filled"],
             row["cost"] or row["filled"] * (row["average"] or row["price"] or 0.0),
         )
-        for row in query(database, text)
+        for row in rows
     }

@@ -7,7 +7,7 @@ system, whose locks SQLite does not trust; PostgreSQL is there for that.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,18 +80,20 @@ class BotSchema:
         return read_secret(self.dsn_file, "the connection string of the bots' database")
 
     @contextmanager
-    def reading(self) -> Iterator[Any]:
-        """A read-only connection whose tables are the bot's."""
+    def connection(self) -> Iterator[Any]:
+        """A connection that only reads, and whose tables are the bot's. Raises as `claim`."""
         from psycopg.sql import SQL, Identifier
 
         with _connected(self._dsn(), f"bot {self.name}") as db:
-            db.read_only = True
             db.execute(SQL("SET search_path = {}").format(Identifier(self.schema)))
+            db.execute("SET default_transaction_read_only = on")
             yield db
 
 
 Database: TypeAlias = Path | BotSchema
 """An SQLite file, or a schema in PostgreSQL."""
+Ask: TypeAlias = Callable[[str], list[dict[str, Any]]]
+"""Rows of a query by column; none where the bot has written nothing yet."""
 
 
 def bot_database(folder: Path, name: str, mode: str, dsn_file: str = "") -> Database:
@@ -104,21 +106,21 @@ def url_of(database: Database) -> str:
     return f"sqlite:///{database.resolve()}" if isinstance(database, Path) else database.url()
 
 
-def query(database: Database, text: str) -> list[dict[str, Any]]:
-    """Rows of a query that both databases understand, by column; none where the bot has written nothing yet.
+@contextmanager
+def reading(database: Database) -> Iterator[Ask]:
+    """Asks a bot's books, in a language that both databases understand, over one connection.
 
     Raises:
         TradingError: the database cannot be reached or read.
     """
-    if isinstance(database, Path):
-        return _query_file(database, text)
-    from psycopg import errors
-
-    with database.reading() as db:
-        try:
-            return _rows(db.execute(text))
-        except errors.UndefinedTable:  # the tables are being made
-            return []
+    if isinstance(database, BotSchema):
+        with database.connection() as db:
+            yield lambda text: _rows_of_schema(db, text)
+    elif not database.exists():
+        yield lambda _: []
+    else:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as file:
+            yield lambda text: _rows_of_file(file, database, text)
 
 
 def schemas(dsn_file: Path, bots: Path) -> list[BotSchema]:
@@ -138,18 +140,23 @@ def schemas(dsn_file: Path, bots: Path) -> list[BotSchema]:
     return made
 
 
-def _query_file(path: Path, text: str) -> list[dict[str, Any]]:
-    if not path.exists():
+def _rows_of_schema(db: Any, text: str) -> list[dict[str, Any]]:
+    from psycopg import errors
+
+    try:
+        return _rows(db.execute(text))
+    except errors.UndefinedTable:  # the tables are being made
         return []
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db:
-        try:
-            return _rows(db.execute(text))
-        except sqlite3.DatabaseError as error:
-            if "no such table" in str(error):  # they are being made
-                return []
-            raise TradingError(
-                f"a bot's database cannot be read: {error}", where=str(path), todo="look again"
-            ) from error
+
+
+def _rows_of_file(db: sqlite3.Connection, path: Path, text: str) -> list[dict[str, Any]]:
+    try:
+        return _rows(db.execute(text))
+    except sqlite3.DatabaseError as error:
+        if "no such table" in str(error):  # they are being made
+            return []
+        what = f"a bot's database cannot be read: {error}"
+        raise TradingError(what, where=str(path), todo="look again, else restore it") from error
 
 
 def _rows(cursor: Any) -> list[dict[str, Any]]:

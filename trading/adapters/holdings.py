@@ -21,8 +21,7 @@ def equity(bot: Any, marks: Mapping[str, float]) -> float | None:
     None where that cannot be said, as a part of the account would look like a loss: `marks` lack a pair of which it
     holds anything but dust, or it seems to hold nothing at all, as one whose balances were not read does.
     """
-    marks = _with_dust(bot, marks)
-    unpriced = held(bot, bot.active_pair_whitelist) - set(marks)
+    marks, unpriced = _priced(bot, marks)
     if unpriced or not any(wallet.total for wallet in bot.wallets.get_all_balances().values()):
         return None
     total = float(bot.wallets.get_total(bot.config["stake_currency"]))
@@ -33,7 +32,7 @@ def equity(bot: Any, marks: Mapping[str, float]) -> float | None:
 
 def unmarked(bot: Any, marks: Mapping[str, float]) -> list[str]:
     """Pairs of which the account holds anything but dust, and whose price is not among `marks`."""
-    return sorted(held(bot, bot.active_pair_whitelist) - set(_with_dust(bot, marks)))
+    return sorted(_priced(bot, marks)[1])
 
 
 def held(bot: Any, pairs: Iterable[str]) -> set[str]:
@@ -99,20 +98,20 @@ def net_bought() -> dict[str, float]:
     return {str(pair): float(left) for pair, left in rows}
 
 
-def _with_dust(bot: Any, marks: Mapping[str, float]) -> dict[str, float]:
-    """`marks`, and the price of its last order for each pair without one of which only dust is left.
+def _priced(bot: Any, marks: Mapping[str, float]) -> tuple[dict[str, float], set[str]]:
+    """`marks`, and the price of its last order for each pair without one of which only dust is left; and what has none.
 
     What was dust at that price can be worth little more now; without it a pair that is traded no more would hold the
     account's worth unknown, and with that every entry, for as little as that.
     """
-    known = dict(marks)
-    for pair in held(bot, bot.active_pair_whitelist) - set(marks) - {trade.pair for trade in _open_positions()}:
+    known, unpriced = dict(marks), held(bot, bot.active_pair_whitelist) - set(marks)
+    for pair in unpriced - {trade.pair for trade in _open_positions()}:
         last = Order.session.scalar(
             select(Order.average).where(Order.ft_pair == pair, Order.filled > 0).order_by(Order.id.desc()).limit(1)
         )
         if last and abs(owned(bot, pair)) * last < DUST:
             known[pair] = float(last)
-    return known
+    return known, unpriced - set(known)
 
 
 def _pending() -> dict[str, float]:

@@ -15,7 +15,9 @@ import pytest
 
 from cluster.kill_switch import _answers
 from observability.errors import TradingError
+from observability.ports import free_port
 from tests.unit.trading.trading_makers import NOW, intent, report
+from trading.adapters.bot_database import bot_database
 from trading.clock import FixedClock
 from trading.journal import Journal
 from trading.kill_switch import ACKS, RISK, KillSwitch
@@ -224,6 +226,19 @@ def test_flatten_tells_what_a_dead_bot_still_holds(home: Path) -> None:
     with closing(sqlite3.connect(home / "swing" / "trades-live.sqlite")) as database, database:
         database.execute("UPDATE trades SET is_open = 0")
     assert "nothing is open" in command(home, "trade", "flatten", "--who", "ann", "--wait", "0").stdout
+
+
+def test_a_database_that_is_away_hides_nobody_who_has_heard_a_flatten(switch: KillSwitch, tmp_path: Path) -> None:
+    dsn = tmp_path / "bots.dsn"
+    dsn.touch(mode=0o600)
+    dsn.write_text(f"host=127.0.0.1 port={free_port()} user=risk dbname=bots")
+    asked = switch.order("flatten", "ann", "out")
+    switch.acknowledge(RISK, "reducing")
+    switch.acknowledge("swing")
+    told = _answers(switch, asked, {"swing": bot_database(tmp_path, "swing", "live", str(dsn))}, 0.0).lines
+    assert "acknowledged by risk, swing" in told
+    assert "swing still holds what cannot be read: the bots' database does not answer" in told
+    assert "nothing is open" not in told
 
 
 @pytest.mark.parametrize(("state", "waits"), [("halted", True), ("active", False)])
