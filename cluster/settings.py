@@ -127,6 +127,13 @@ class MarketSettings(Group):
     )
     seed: int = Field(7, description="seed of the simulated market")
     edge: float = Field(2.0, ge=0, description="strength of the simulated market's planted edge; 0 is pure noise")
+    basis: float = Field(
+        0.0,
+        ge=0,
+        le=0.1,
+        description="deviation of ln(perpetual / spot) in the simulated market; 0: one price for both",
+    )
+    basis_half_life: float = Field(32.0, gt=0, description="candles in which half of the basis is gone")
     trading_days: float = Field(3.0, gt=0, description="days kept back at the end for trading, never seen in training")
 
     @field_validator("pairs")

@@ -185,7 +185,10 @@ def _table(settings: Settings, options: BacktestOptions, pair: str, kind: Litera
     timeframe = market.timeframe if kind == "ohlcv" else ""
     if options.candles is None:
         return open_store(settings).read(SeriesKey(market.exchange, kind, pair, timeframe))
-    path = options.candles / f"{pair.replace('/', '_').split(':')[0]}-{timeframe or kind}.parquet"
+    name, ending = pair.replace("/", "_").partition(":")[0], f"{timeframe or kind}.parquet"
+    path, own = options.candles / f"{name}-{ending}", options.candles / f"{name}-perpetual-{ending}"
+    if ":" in pair and own.is_file():
+        path = own
     if not path.is_file():
         raise DataError(f"no {kind} of {pair}", where=str(path), todo="files are PAIR-TIMEFRAME.parquet")
     return pl.read_parquet(path)

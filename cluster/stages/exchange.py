@@ -83,6 +83,8 @@ def market_config(settings: Settings) -> MarketConfig:
         history_days=market.history_days,
         trading_days=market.trading_days,
         edge=min(0.5, DRIFT_SHARE * market.edge),
+        basis=market.basis,
+        basis_half_life=market.basis_half_life,
     )
 
 

@@ -22,6 +22,13 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExchan
         yield running
 
 
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExchange]:
+    """An exchange whose perpetuals have prices of their own."""
+    with exchange_in(tmp_path_factory.mktemp("apart"), "erin", basis=0.01, trading_days=5.0) as running:
+        yield running
+
+
 @pytest.fixture
 def control(exchange: RunningExchange) -> Iterator[SandboxClient]:
     with conserved(exchange) as client:
@@ -186,3 +193,54 @@ def test_who_cannot_carry_his_position_is_liquidated(
     assert left["total"] == pytest.approx(_wallet(control, "dave"), abs=1e-8)
     if mode == "isolated":
         assert left["total"] >= 0.94 * free, "only the margin of this position is lost"
+
+
+def test_spot_and_perpetual_have_each_their_own_price_wherever_they_are_asked_for(apart: RunningExchange) -> None:
+    spot, perpetual = trader_of(apart, "erin"), _trader(apart, "erin")
+    with conserved(apart) as control:
+        leap(control, spot, 3 * CANDLE + 200_000)
+        perpetual.load_time_difference()
+        prices = []
+        for api, pair in ((spot, "BTC/USDT"), (perpetual, BTC)):
+            last = api.fetch_ticker(pair)["last"]
+            book = api.fetch_order_book(pair)
+            assert book["bids"][0][0] < last < book["asks"][0][0]
+            assert api.fetch_bids_asks([pair])[pair]["ask"] == book["asks"][0][0]
+            assert api.fetch_ohlcv(pair, "15m", limit=1)[0][4] == last
+            paid = api.create_order(pair, "market", "buy", 0.01)["average"]
+            assert paid == book["asks"][0][0]
+            prices.append(last)
+        assert 1e-4 < abs(prices[1] / prices[0] - 1) < 0.05
+        rate = perpetual.fetch_funding_rate(BTC)
+        assert [rate["indexPrice"], rate["markPrice"]] == prices
+        (position,) = perpetual.fetch_positions([BTC])
+        assert (position["markPrice"], position["entryPrice"]) == (prices[1], paid)
+        newest = [perpetual.fetch_ohlcv(BTC, "15m", limit=9, params={"price": kind}) for kind in ("index", "mark")]
+        for rows, (api, pair) in zip(newest, ((spot, "BTC/USDT"), (perpetual, BTC)), strict=True):
+            assert [row[:5] for row in rows] == [row[:5] for row in api.fetch_ohlcv(pair, "15m", limit=9)]
+        control.plan_fault(kind="frozen_feed", pairs=["BTC/USDT"])
+        leap(control, spot, 4 * CANDLE)
+        perpetual.load_time_difference()
+        shown = [api.fetch_ticker(pair)["last"] for api, pair in ((spot, "BTC/USDT"), (perpetual, BTC))]
+        assert shown == prices, "a feed that is frozen shows an old price on both sides"
+        paid = perpetual.create_order(BTC, "market", "sell", 0.01, None, {"reduceOnly": True})["average"]
+        control.clear_faults()
+        assert paid == perpetual.fetch_order_book(BTC)["bids"][0][0]
+
+
+def test_funding_is_paid_on_the_perpetuals_price_at_a_rate_that_follows_its_premium(apart: RunningExchange) -> None:
+    api = _trader(apart, "erin")
+    with conserved(apart) as control:
+        api.create_order(BTC, "market", "sell", 0.02)
+        began = control.now_ms()
+        leap(control, api, 100 * CANDLE)
+        rates = [item for item in api.fetch_funding_rate_history(BTC, since=began + 1) if item["timestamp"] > began]
+        paid = api.fetch_funding_history(BTC, since=began)
+        assert len(rates) == len(paid) == 3
+        marks = {row[0]: row[1] for row in api.fetch_ohlcv(BTC, "15m", limit=120)}
+        for rate, payment in zip(rates, paid, strict=True):
+            mark = float(rate["info"]["markPrice"])
+            assert mark == marks[rate["timestamp"]]
+            assert payment["amount"] == pytest.approx(0.02 * mark * rate["fundingRate"], abs=2e-8)
+        assert max(abs(rate["fundingRate"]) for rate in rates) > 0.0006, "beyond what interest alone would pay"
+        api.create_order(BTC, "market", "buy", 0.02, None, {"reduceOnly": True})

@@ -16,11 +16,12 @@ from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.client import SandboxClient, ccxt_streams, ccxt_urls
 
 WAIT_S = 20.0
+BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExchange]:
-    with exchange_in(tmp_path_factory.mktemp("streams"), "alice", trading_days=5.0) as running:
+    with exchange_in(tmp_path_factory.mktemp("streams"), "alice", basis=0.01, trading_days=5.0) as running:
         yield running
 
 
@@ -53,7 +54,7 @@ async def _endless(api: Any) -> None:
         await api.watch_ohlcv("BTC/USDT", "15m")
 
 
-@pytest.mark.parametrize("pair", ["BTC/USDT", "ETH/USDT:USDT"])
+@pytest.mark.parametrize("pair", ["BTC/USDT", ETH])
 def test_candles_form_close_and_begin_anew(exchange: RunningExchange, control: SandboxClient, pair: str) -> None:
     async def play(api: Any) -> None:
         first = (await api.watch_ohlcv(pair, "15m"))[-1]
@@ -64,6 +65,8 @@ def test_candles_form_close_and_begin_anew(exchange: RunningExchange, control: S
         asked = {row[0]: row for row in await api.fetch_ohlcv(pair, "15m", limit=5)}
         closed = api.ohlcvs[pair]["15m"][-2]
         assert list(closed) == asked[first[0]], "the closed candle is the one that REST tells"
+        (other,) = await api.fetch_ohlcv({"BTC/USDT": BTC, ETH: "ETH/USDT"}[pair], "15m", since=first[0], limit=1)
+        assert other[1:5] != list(closed)[1:5], "spot and perpetual are two prices"
 
     _ran(exchange, play)
 

@@ -75,7 +75,9 @@ def serve(config: SandboxConfig) -> None:
             "open", pid=os.getpid(), market=market.name, seed=market.seed, pairs=len(market.pairs), port=config.port
         )
         server.run()
-        log.info("closed", now_ms=venue.now_ms, orders=len(venue.engine.orders), fills=len(venue.engine.fills))
+        log.info(
+            "closed", now_ms=venue.now_ms, orders=len(venue.spot.engine.orders), fills=len(venue.spot.engine.fills)
+        )
 
 
 if __name__ == "__main__":

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from trading.adapters.sandbox.matching import Engine
 from trading.adapters.sandbox.orders import Fill, Order
 from trading.adapters.sandbox.positions import Position
 from trading.adapters.sandbox.rules import SymbolRules, units_text
+from trading.adapters.sandbox.side import Side
 from trading.adapters.sandbox.venue import Venue
 
 
-def told(venue: Venue, engine: Engine, name: str) -> dict[str, Any]:
+def told(venue: Venue, side: Side, name: str) -> dict[str, Any]:
     """Initial and present balances, orders, fills, and on futures the positions; pairs of perpetuals end in :QUOTE."""
+    engine, perpetual = side.engine, side is venue.futures
     ledger, rules = engine.money.ledger, engine.rules
-    perpetual = engine is venue.futures
     positions = [_position(rules[item.pair], item) for item in venue.margin.held(name)] if perpetual else None
     return {
         "initial": {asset: units_text(units) for asset, units in ledger.initial[name].items()},

@@ -23,7 +23,10 @@ class Part(BaseModel):
 
 
 class SimulatedConfig(Part):
-    """A drawn market; `edge` is the predictable share of the return variance, 0 plants nothing."""
+    """A drawn market; `edge` is the predictable share of the return variance, 0 plants nothing.
+
+    `basis` is the deviation of ln(perpetual / spot), which halves in `basis_half_life` candles; 0: one price for both.
+    """
 
     kind: Literal["simulated"] = "simulated"
     pairs: tuple[str, ...] = ()
@@ -31,6 +34,8 @@ class SimulatedConfig(Part):
     history_days: float = Field(120.0, gt=0)
     trading_days: float = Field(30.0, gt=0)
     edge: float = Field(0.05, ge=0, le=0.5)
+    basis: float = Field(0.0, ge=0, le=0.1)
+    basis_half_life: float = Field(32.0, gt=0)
 
     def build(self, seed: int) -> Market:
         """Draw it."""
@@ -39,7 +44,10 @@ class SimulatedConfig(Part):
 
 
 class ReplayConfig(Part):
-    """Recorded candles in `<BASE>_<QUOTE>-<timeframe>.parquet` files of `folder`; no pairs means all of them."""
+    """Recorded candles in `<BASE>_<QUOTE>-<timeframe>.parquet` files of `folder`; no pairs means all of them.
+
+    Perpetuals have the prices of `<BASE>_<QUOTE>-perpetual-<timeframe>.parquet`, where present, else those of spot.
+    """
 
     kind: Literal["replay"] = "replay"
     folder: Path

@@ -126,10 +126,10 @@ class Control:
     async def ledger(self, _request: Request) -> Response:
         """The books of every account, and whether they balance."""
         venue = self._venue
-        problems = (*audit(venue.engine), *audit_futures(venue.futures, venue.margin))
+        problems = (*audit(venue.spot.engine), *audit_futures(venue.futures.engine, venue.margin))
         books = {
-            name: {account: told(venue, engine, account) for account in venue.ledger.accounts()}
-            for name, engine in (("accounts", venue.engine), ("futures", venue.futures))
+            name: {account: told(venue, side, account) for account in venue.ledger.accounts()}
+            for name, side in (("accounts", venue.spot), ("futures", venue.futures))
         }
         verdict = {"conserved": not problems, "problems": problems, "digest": venue.digest()}
         return answer({"now_ms": venue.now_ms, **books, **verdict})

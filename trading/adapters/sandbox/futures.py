@@ -75,7 +75,7 @@ def balance(venue: Venue, call: Call) -> list[dict[str, Any]]:
 def position_risk(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Positions that are not flat."""
     symbol = call.params.get("symbol")
-    pair = venue.pair(symbol, perpetual=True) if symbol else None
+    pair = venue.futures.pair(symbol) if symbol else None
     chosen = [item for item in venue.margin.held(call.account) if pair in (None, item.pair)]
     return [position_answer(venue.margin, item, venue.now_ms, venue.seen_ms(item.pair)) for item in chosen]
 
@@ -83,7 +83,7 @@ def position_risk(venue: Venue, call: Call) -> list[dict[str, Any]]:
 def leverage_brackets(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """The ladder of leverage, the same for every pair."""
     symbol = call.params.get("symbol")
-    pairs = [venue.pair(symbol, perpetual=True)] if symbol else list(venue.futures.rules)
+    pairs = [venue.futures.pair(symbol)] if symbol else list(venue.futures.engine.rules)
     ladder = [
         {
             "bracket": number,
@@ -99,7 +99,7 @@ def leverage_brackets(venue: Venue, call: Call) -> list[dict[str, Any]]:
 
 
 def _position(venue: Venue, call: Call) -> Position:
-    return venue.margin.position(call.account, venue.pair(call.text("symbol"), perpetual=True))
+    return venue.margin.position(call.account, venue.futures.pair(call.text("symbol")))
 
 
 def set_leverage(venue: Venue, call: Call) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def set_margin_type(venue: Venue, call: Call) -> dict[str, Any]:
         raise RefusalError(-1130, "Data sent for parameter 'marginType' is not valid.")
     if position.isolated == (wanted == "ISOLATED"):
         raise RefusalError(-4046, "No need to change margin type.")
-    if venue.futures.open_orders(call.account, position.pair):
+    if venue.futures.engine.open_orders(call.account, position.pair):
         raise RefusalError(-4047, "Margin type cannot be changed if there exists open orders.")
     if position.lots:
         raise RefusalError(-4048, "Margin type cannot be changed if there exists position.")
@@ -156,7 +156,7 @@ def account_config(_venue: Venue, _call: Call) -> dict[str, Any]:
 def symbol_config(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Leverage and margin type of one symbol or all."""
     symbol = call.params.get("symbol")
-    pairs = [venue.pair(symbol, perpetual=True)] if symbol else list(venue.futures.rules)
+    pairs = [venue.futures.pair(symbol)] if symbol else list(venue.futures.engine.rules)
     return [
         {
             "symbol": venue.market.rules[pair].symbol,
@@ -171,7 +171,7 @@ def symbol_config(venue: Venue, call: Call) -> list[dict[str, Any]]:
 
 def commission_rate(venue: Venue, call: Call) -> dict[str, Any]:
     """Fees of a symbol."""
-    symbol, terms = venue.market.rules[venue.pair(call.text("symbol"), perpetual=True)].symbol, venue.futures.terms
+    symbol, terms = venue.market.rules[venue.futures.pair(call.text("symbol"))].symbol, venue.futures.engine.terms
     rates = {"makerCommissionRate": terms.maker_ppm / PPM, "takerCommissionRate": terms.taker_ppm / PPM}
     return {"symbol": symbol, **{name: f"{rate:.6f}" for name, rate in rates.items()}}
 
@@ -179,7 +179,7 @@ def commission_rate(venue: Venue, call: Call) -> dict[str, Any]:
 def income(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Movements of the wallet, oldest first: profits, fees, funding."""
     symbol, kind = call.params.get("symbol"), call.params.get("incomeType")
-    pair = venue.pair(symbol, perpetual=True) if symbol else None
+    pair = venue.futures.pair(symbol) if symbol else None
     start, end = call.integer("startTime"), call.integer("endTime")
     chosen = [
         item

@@ -56,10 +56,10 @@ def _true(call: Call, name: str) -> bool:
 
 
 def _place(venue: Venue, call: Call, *, algo: bool) -> tuple[SymbolRules, Order]:
-    pair = venue.tradable(call.text("symbol"), perpetual=True)
+    pair = venue.tradable(venue.futures, call.text("symbol"))
     rules = venue.market.rules[pair]
     try:
-        return rules, venue.futures.place(read_futures_order(rules, call, algo=algo), venue.now_ms)
+        return rules, venue.futures.engine.place(read_futures_order(rules, call, algo=algo), venue.now_ms)
     except RefusalError as refusal:
         raise in_futures_words(refusal) from refusal
 
@@ -80,9 +80,9 @@ def _one(venue: Venue, call: Call, names: tuple[str, str], refusal: RefusalError
     if number is None and not own_id:
         raise RefusalError(-1102, f"Param '{names[1]}' or '{names[0]}' must be sent, but both were empty/null!")
     symbol = call.params.get("symbol")
-    pairs = [venue.pair(symbol, perpetual=True)] if symbol else list(venue.futures.rules)
+    pairs = [venue.futures.pair(symbol)] if symbol else list(venue.futures.engine.rules)
     for pair in pairs:
-        order = venue.futures.find(call.account, pair, number, own_id)
+        order = venue.futures.engine.find(call.account, pair, number, own_id)
         if order is not None and order.request.kind.conditional >= names[0].startswith("algo"):
             return venue.market.rules[pair], order
     raise refusal
@@ -107,7 +107,7 @@ def cancel_order(venue: Venue, call: Call) -> dict[str, Any]:
     rules, order = _one(venue, call, ("orderId", "origClientOrderId"), unknown)
     if order.sleeping:
         raise unknown
-    return order_answer(rules, venue.futures.cancel(order, venue.now_ms))
+    return order_answer(rules, venue.futures.engine.cancel(order, venue.now_ms))
 
 
 def cancel_algo(venue: Venue, call: Call) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def cancel_algo(venue: Venue, call: Call) -> dict[str, Any]:
     _, order = _one(venue, call, ("algoId", "clientAlgoId"), unknown)
     if not order.sleeping:
         raise unknown
-    venue.futures.cancel(order, venue.now_ms)
+    venue.futures.engine.cancel(order, venue.now_ms)
     return {"algoId": order.order_id, "clientAlgoId": order.client_id, "code": "200", "msg": "success"}
 
 
@@ -127,20 +127,20 @@ def amend_order(venue: Venue, call: Call) -> dict[str, Any]:
         raise RefusalError(-4028 if old.status.open else -2011, "Only open LIMIT orders can be modified.")
     params = {**call.params, "type": "LIMIT", "newClientOrderId": old.client_id}
     request = read_futures_order(rules, Call(params, call.account), algo=False)
-    venue.futures.cancel(old, venue.now_ms)
+    venue.futures.engine.cancel(old, venue.now_ms)
     try:
-        return order_answer(rules, venue.futures.place(request, venue.now_ms))
+        return order_answer(rules, venue.futures.engine.place(request, venue.now_ms))
     except RefusalError as refusal:
         raise in_futures_words(refusal) from refusal
 
 
 def _listed(venue: Venue, call: Call, wanted: Callable[[Order], bool]) -> list[tuple[SymbolRules, Order]]:
     symbol = call.params.get("symbol")
-    pair = venue.pair(symbol, perpetual=True) if symbol else None
+    pair = venue.futures.pair(symbol) if symbol else None
     start, end, first = (call.integer(name) for name in ("startTime", "endTime", "orderId"))
     mine = [
         (venue.market.rules[order.request.pair], order)
-        for order in venue.futures.orders.values()
+        for order in venue.futures.engine.orders.values()
         if order.request.account == call.account
         and pair in (None, order.request.pair)
         and wanted(order)
@@ -176,7 +176,7 @@ def cancel_all(venue: Venue, call: Call) -> dict[str, Any]:
     """Take all working orders of a symbol back."""
     call.text("symbol")
     for _, order in _listed(venue, call, lambda o: o.status.open and not o.sleeping):
-        venue.futures.cancel(order, venue.now_ms)
+        venue.futures.engine.cancel(order, venue.now_ms)
     return {"code": 200, "msg": "The operation of cancel all open order is done."}
 
 
@@ -184,14 +184,14 @@ def cancel_all_algos(venue: Venue, call: Call) -> dict[str, Any]:
     """Take all sleeping orders of a symbol back."""
     call.text("symbol")
     for _, order in _listed(venue, call, lambda o: o.status.open and o.sleeping):
-        venue.futures.cancel(order, venue.now_ms)
+        venue.futures.engine.cancel(order, venue.now_ms)
     return {"code": 200, "msg": "The operation of cancel all open order is done."}
 
 
 def user_trades(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Executions of a symbol, oldest first."""
-    pair = venue.pair(call.text("symbol"), perpetual=True)
-    return [trade_answer(venue.market.rules[pair], fill) for fill in executions(venue.futures.fills, call, pair)]
+    pair = venue.futures.pair(call.text("symbol"))
+    return [trade_answer(venue.market.rules[pair], fill) for fill in executions(venue.futures.engine.fills, call, pair)]
 
 
 ENDPOINTS = (

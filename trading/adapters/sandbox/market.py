@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,11 @@ class Funding:
 
 @dataclass(frozen=True)
 class Market:
-    """Everything that has happened and will happen; `open_ms` (T0) is where trading, and the virtual clock, starts."""
+    """Everything that has happened and will happen; `open_ms` (T0) is where trading, and the virtual clock, starts.
+
+    A pair whose `funding` is known has a perpetual, which `rules` hold for too. Its candles are those of `perpetuals`;
+    without any of its own it has the prices of spot.
+    """
 
     name: str
     seed: int
@@ -47,13 +52,17 @@ class Market:
     rules: Mapping[str, SymbolRules]
     candles: Mapping[str, Candles]
     funding: Mapping[str, Funding] = field(default_factory=dict)
+    perpetuals: Mapping[str, Candles] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.timeframe not in INTERVALS_MS:
             raise SettingsError(f"unknown timeframe {self.timeframe!r}", todo=f"use one of {', '.join(INTERVALS_MS)}")
         if not self.first_ms <= self.open_ms <= self.end_ms:
             raise SettingsError("trading would open outside the market's data", where=self.name)
-        for pair, table in self.candles.items():
+        strange = sorted(set(self.perpetuals) - set(self.funding)) + sorted(set(self.funding) - set(self.candles))
+        if strange:
+            raise SettingsError("a perpetual needs funding, and spot candles of its pair", where=", ".join(strange))
+        for pair, table in (*self.candles.items(), *self.perpetuals.items()):
             for column in (table.open, table.high, table.low, table.close, table.volume):
                 if len(column) != self.rows:
                     raise SettingsError("candles of different lengths in one market", where=pair)
@@ -72,6 +81,12 @@ class Market:
     def pairs(self) -> tuple[str, ...]:
         """Pairs in their configured order."""
         return tuple(self.candles)
+
+    @cached_property
+    def futures(self) -> Market:
+        """The same market as its perpetuals see it: their pairs, their candles."""
+        candles = {pair: self.perpetuals.get(pair, spot) for pair, spot in self.candles.items() if pair in self.funding}
+        return replace(self, rules={pair: self.rules[pair] for pair in candles}, candles=candles, perpetuals={})
 
     def rebased(self, now_ms: int) -> Market:
         """The same market moved in time by whole candles so that `now_ms` lies in the first trading candle."""

@@ -14,11 +14,13 @@ from trading.adapters.sandbox.wire import cancelled, inner_fill, placed, queried
 
 def account(venue: Venue, call: Call) -> dict[str, Any]:
     """Balances and fees."""
-    maker, taker = (f"{ppm / PPM:.8f}" for ppm in (venue.engine.terms.maker_ppm, venue.engine.terms.taker_ppm))
+    maker, taker = (
+        f"{ppm / PPM:.8f}" for ppm in (venue.spot.engine.terms.maker_ppm, venue.spot.engine.terms.taker_ppm)
+    )
     held = venue.ledger.balances(call.account)
     return {
-        "makerCommission": venue.engine.terms.maker_ppm // 100,
-        "takerCommission": venue.engine.terms.taker_ppm // 100,
+        "makerCommission": venue.spot.engine.terms.maker_ppm // 100,
+        "takerCommission": venue.spot.engine.terms.taker_ppm // 100,
         "buyerCommission": 0,
         "sellerCommission": 0,
         "commissionRates": {"maker": maker, "taker": taker, "buyer": "0.00000000", "seller": "0.00000000"},
@@ -37,10 +39,10 @@ def account(venue: Venue, call: Call) -> dict[str, Any]:
 
 def place_order(venue: Venue, call: Call) -> dict[str, Any]:
     """Accept an order; the answer lists the fills that happened at once."""
-    pair = venue.tradable(call.text("symbol"))
-    before = len(venue.engine.fills)
-    order = venue.engine.place(read_order(venue.market.rules[pair], call), venue.now_ms)
-    fills = venue.engine.fills[before:]
+    pair = venue.tradable(venue.spot, call.text("symbol"))
+    before = len(venue.spot.engine.fills)
+    order = venue.spot.engine.place(read_order(venue.market.rules[pair], call), venue.now_ms)
+    fills = venue.spot.engine.fills[before:]
     answer = placed(venue.market.rules[pair], order)
     if call.params.get("newOrderRespType", "FULL") == "FULL":
         answer["fills"] = [inner_fill(venue.market.rules[pair], fill) for fill in fills]
@@ -49,7 +51,7 @@ def place_order(venue: Venue, call: Call) -> dict[str, Any]:
 
 def test_order(venue: Venue, call: Call) -> dict[str, Any]:
     """Read an order as `place_order` would, and place nothing."""
-    read_order(venue.market.rules[venue.pair(call.text("symbol"))], call)
+    read_order(venue.market.rules[venue.spot.pair(call.text("symbol"))], call)
     return {}
 
 
@@ -94,11 +96,11 @@ def _told(part: Any) -> Any:
 
 
 def _found(venue: Venue, call: Call, code: int, words: str) -> Order:
-    pair, order_id = venue.pair(call.text("symbol")), call.integer("orderId")
+    pair, order_id = venue.spot.pair(call.text("symbol")), call.integer("orderId")
     client_id = call.params.get("origClientOrderId")
     if order_id is None and not client_id:
         raise RefusalError(-1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!")
-    order = venue.engine.find(call.account, pair, order_id, client_id)
+    order = venue.spot.engine.find(call.account, pair, order_id, client_id)
     if order is None:
         raise RefusalError(code, words)
     return order
@@ -112,33 +114,33 @@ def get_order(venue: Venue, call: Call) -> dict[str, Any]:
 
 def cancel_order(venue: Venue, call: Call) -> dict[str, Any]:
     """Take one order back."""
-    order = venue.engine.cancel(_found(venue, call, -2011, "Unknown order sent."), venue.now_ms)
+    order = venue.spot.engine.cancel(_found(venue, call, -2011, "Unknown order sent."), venue.now_ms)
     return cancelled(venue.market.rules[order.request.pair], order)
 
 
 def cancel_all(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Take all orders of a symbol back."""
-    pair = venue.pair(call.text("symbol"))
-    orders = venue.engine.open_orders(call.account, pair)
+    pair = venue.spot.pair(call.text("symbol"))
+    orders = venue.spot.engine.open_orders(call.account, pair)
     if not orders:
         raise RefusalError(-2011, "Unknown order sent.")
-    return [cancelled(venue.market.rules[pair], venue.engine.cancel(order, venue.now_ms)) for order in orders]
+    return [cancelled(venue.market.rules[pair], venue.spot.engine.cancel(order, venue.now_ms)) for order in orders]
 
 
 def open_orders(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Open orders of one symbol or all."""
-    pair = venue.pair(call.params["symbol"]) if call.params.get("symbol") else None
-    orders = venue.engine.open_orders(call.account, pair)
+    pair = venue.spot.pair(call.params["symbol"]) if call.params.get("symbol") else None
+    orders = venue.spot.engine.open_orders(call.account, pair)
     return [queried(venue.market.rules[order.request.pair], order) for order in orders]
 
 
 def all_orders(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Orders of a symbol: from `orderId` or `startTime` on, else the newest."""
-    pair = venue.pair(call.text("symbol"))
+    pair = venue.spot.pair(call.text("symbol"))
     start, end, first = (call.integer(name) for name in ("startTime", "endTime", "orderId"))
     chosen = [
         order
-        for order in venue.engine.orders.values()
+        for order in venue.spot.engine.orders.values()
         if (order.request.account, order.request.pair) == (call.account, pair)
         and (start is None or order.created_ms >= start)
         and (end is None or order.created_ms <= end)
@@ -151,14 +153,16 @@ def all_orders(venue: Venue, call: Call) -> list[dict[str, Any]]:
 
 def my_trades(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Executions of a symbol, oldest first."""
-    pair = venue.pair(call.text("symbol"))
-    return [trade(venue.market.rules[pair], fill) for fill in executions(venue.engine.fills, call, pair)]
+    pair = venue.spot.pair(call.text("symbol"))
+    return [trade(venue.market.rules[pair], fill) for fill in executions(venue.spot.engine.fills, call, pair)]
 
 
 def trade_fees(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Maker and taker fee of one symbol or all."""
-    asked = [venue.pair(call.params["symbol"])] if call.params.get("symbol") else venue.market.pairs
-    maker, taker = (f"{ppm / PPM:.8f}" for ppm in (venue.engine.terms.maker_ppm, venue.engine.terms.taker_ppm))
+    asked = [venue.spot.pair(call.params["symbol"])] if call.params.get("symbol") else venue.market.pairs
+    maker, taker = (
+        f"{ppm / PPM:.8f}" for ppm in (venue.spot.engine.terms.maker_ppm, venue.spot.engine.terms.taker_ppm)
+    )
     rules = venue.market.rules
     return [{"symbol": rules[p].symbol, "makerCommission": maker, "takerCommission": taker} for p in asked]
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from observability.errors import DataError
+from pipelines.candles import iso
 from trading.adapters.sandbox.market import Candles, Floats, Funding, Ints, Market
 from trading.adapters.sandbox.rules import INTERVALS_MS, UNIT_DECIMALS, SymbolRules, lot_decimals_for
 
@@ -21,9 +22,11 @@ def replay(folder: Path, timeframe: str, trading_days: float, pairs: Sequence[st
 
     T0 is the end of that span minus `trading_days`. A candle missing inside the span becomes a flat one of no volume at
     the close before it. `<BASE>_<QUOTE>-funding.parquet` (timestamp, funding_rate), where present, becomes a perpetual.
+    It has the prices of `<BASE>_<QUOTE>-perpetual-<timeframe>.parquet`, where present, else those of spot.
 
     Raises:
-        DataError: no files, a wanted pair without a file, unreadable columns, no common span, or too short a span.
+        DataError: no files, a wanted pair without a file, unreadable columns, no common span, or too short a span; a
+            perpetual's candles that do not cover the span, or lack funding.
     """
     tables = {pair: _read(path) for pair, path in _files(folder, timeframe, pairs).items()}
     step = INTERVALS_MS[timeframe]
@@ -37,21 +40,29 @@ def replay(folder: Path, timeframe: str, trading_days: float, pairs: Sequence[st
             where=str(folder),
             todo="give fewer pairs or fewer trading days",
         )
-    rules, candles, funding = {}, {}, {}
+    rules, candles, funding, perpetuals = {}, {}, {}, {}
     for pair, frame in tables.items():
-        prices, volume = _on_grid(frame, first, step, rows)
-        rules[pair] = _rules(pair, prices)
-        candles[pair] = _candles(prices, volume, rules[pair])
-        payments = folder / f"{pair.replace('/', '_')}-funding.parquet"
+        name = pair.replace("/", "_")
+        payments, own = folder / f"{name}-funding.parquet", folder / f"{name}-perpetual-{timeframe}.parquet"
+        has_own = own.is_file()
+        spot = perpetual = _on_grid(frame, first, step, rows)
+        if has_own:
+            perpetual = _on_grid(_perpetual(own, payments, first, end - step), first, step, rows)
+        rules[pair] = _rules(pair, np.concatenate([spot[0], perpetual[0]]))  # one tick that says the prices of both
+        candles[pair] = _candles(*spot, rules[pair])
+        if has_own:
+            perpetuals[pair] = _candles(*perpetual, rules[pair])
         if payments.is_file():
             funding[pair] = _read_funding(payments, first, end)
-    return Market(f"replay:{folder.name}", seed, timeframe, first, open_ms, rows, rules, candles, funding)
+    title = f"replay:{folder.name}"
+    return Market(title, seed, timeframe, first, open_ms, rows, rules, candles, funding, perpetuals)
 
 
 def replayable(folder: Path, timeframe: str) -> dict[str, Path]:
     """Pairs that `folder` has candles of at `timeframe`, and their files."""
     ending = f"-{timeframe}.parquet"
-    return {path.name.removesuffix(ending).replace("_", "/"): path for path in sorted(folder.glob(f"*{ending}"))}
+    found = {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
+    return {name.replace("_", "/"): path for name, path in found.items() if "-" not in name}
 
 
 def _files(folder: Path, timeframe: str, pairs: Sequence[str]) -> Mapping[str, Path]:
@@ -87,6 +98,21 @@ def _read(path: Path) -> pl.DataFrame:
     return frame
 
 
+def _perpetual(path: Path, payments: Path, first: int, last: int) -> pl.DataFrame:
+    """A perpetual's candles, of which those that open at `first` and at `last` ms must be there or lie inside."""
+    if not payments.is_file():
+        raise DataError("a perpetual's candles without its funding", where=str(path), todo=f"add {payments.name}")
+    frame = _read(path)
+    begins, ends = int(frame["ms"][0]), int(frame["ms"][-1])
+    if begins > first or ends < last:
+        raise DataError(
+            f"the perpetual's candles, {iso(begins)} to {iso(ends)}, do not cover spot's, {iso(first)} to {iso(last)}",
+            where=str(path),
+            todo="fetch what is missing, or cut the files of spot",
+        )
+    return frame
+
+
 def _ms(frame: pl.DataFrame) -> pl.Series:
     column = frame["timestamp"]
     return column.dt.epoch("ms") if column.dtype.is_temporal() else column.cast(pl.Int64)
@@ -96,7 +122,8 @@ def _on_grid(frame: pl.DataFrame, first: int, step: int, rows: int) -> tuple[Flo
     """Prices [rows, 4] and volume [rows] on the full grid, holes filled flat."""
     grid = pl.DataFrame({"ms": first + step * np.arange(rows, dtype=np.int64)})
     joined = grid.join(frame.select("ms", *COLUMNS[1:]), on="ms", how="left", maintain_order="left")
-    joined = joined.with_columns(pl.col("close").forward_fill(), pl.col("volume").fill_null(0.0))
+    before = grid.join_asof(frame.select("ms", pl.col("close").alias("before")), on="ms")["before"]
+    joined = joined.with_columns(pl.col("close").fill_null(before), pl.col("volume").fill_null(0.0))
     joined = joined.with_columns(pl.col("open", "high", "low").fill_null(pl.col("close")))
     return joined.select("open", "high", "low", "close").to_numpy(), joined["volume"].to_numpy()
 

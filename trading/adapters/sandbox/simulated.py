@@ -3,6 +3,9 @@
 Returns are the sum of a latent drift and noise. The noise has regime-switching, clustered volatility (a Markov chain
 times a log-AR(1)), fat tails, common jumps and a common factor. The drift of each pair is an AR(1) of known share
 (`edge`) of the variance: past returns reveal it, so a momentum model can learn it, and `edge=0` plants nothing.
+
+Perpetuals have the prices of spot, or with `basis` above 0 prices of their own: ln(perpetual / spot) is then an
+Ornstein-Uhlenbeck process around zero, and funding follows it. The spot market of a seed is the same with any basis.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from observability.errors import DataError
-from trading.adapters.sandbox.market import Candles, Floats, Funding, Market
+from trading.adapters.sandbox.market import Candles, Floats, Funding, Ints, Market
 from trading.adapters.sandbox.rules import INTERVALS_MS, SymbolRules, lot_decimals_for, price_decimals_for
 
 DAY_MS = 86_400_000
 FUNDING_MS = 28_800_000
 SUBSTEPS = 6
+INTEREST, DAMPER = 1e-4, 5e-4  # of Binance's funding formula, per payment
 START_PRICES = {"BTC": 60_000.0, "ETH": 3_000.0, "SOL": 150.0, "XRP": 0.55, "DOGE": 0.12, "LINK": 14.0}
 
 
@@ -33,6 +37,8 @@ class SimulatedMarket:
         volatility: yearly volatility of a pair in the calm regime.
         correlation: share of the noise variance that all pairs have in common.
         jumps_per_day: common jumps, each about eight candle deviations.
+        basis: deviation of ln(perpetual / spot); 0 gives perpetuals the prices of spot.
+        basis_half_life: candles after which half of the basis is gone.
         open_ms: T0; rounded down to the timeframe.
     """
 
@@ -45,6 +51,8 @@ class SimulatedMarket:
     volatility: float = 0.35
     correlation: float = 0.5
     jumps_per_day: float = 0.3
+    basis: float = 0.0
+    basis_half_life: float = 32.0
     open_ms: int = 1_725_148_800_000  # 2024-09-01 00:00 UTC
 
 
@@ -64,13 +72,19 @@ def simulate(spec: SimulatedMarket, seed: int) -> Market:
     sigma = _volatility(rng, rows, len(spec.pairs), spec.volatility * np.sqrt(step / (365 * DAY_MS)))
     drift = _drift(rng, sigma, spec.edge, spec.drift_half_life)
     fine = _noise(rng, sigma * np.sqrt(1 - spec.edge), spec, step) + np.repeat(drift / SUBSTEPS, SUBSTEPS, axis=0)
-    rules, candles, funding = {}, {}, {}
+    rules, candles, funding, perpetuals = {}, {}, {}, {}
     for column, pair in enumerate(spec.pairs):
         prices = _start_price(pair) * np.exp(np.concatenate([[0.0], np.cumsum(fine[:, column])]))
         rules[pair] = _rules(pair, prices)
         candles[pair] = _candles(rng, prices, sigma[:, column], rules[pair], (first, step))
         funding[pair] = _funding(rng, drift[:, column], sigma[:, column], first, step)
-    return Market("simulated", seed, spec.timeframe, first, open_ms, rows, rules, candles, funding)
+        if spec.basis > 0:
+            own = np.random.default_rng([seed, zlib.crc32(pair.encode()), zlib.crc32(b"basis")])
+            basis = _basis(own, len(prices), spec)
+            perpetuals[pair] = _candles(own, prices * np.exp(basis), sigma[:, column], rules[pair], (first, step))
+            funding[pair] = _premium_funding(funding[pair].time_ms, np.expm1(basis), first, step)
+    name = "simulated"
+    return Market(name, seed, spec.timeframe, first, open_ms, rows, rules, candles, funding, perpetuals)
 
 
 def _volatility(rng: np.random.Generator, rows: int, pairs: int, calm: float) -> Floats:
@@ -145,6 +159,28 @@ def _funding(rng: np.random.Generator, drift: Floats, sigma: Floats, first: int,
     wander = _ar1(0.9, 0.3 * rng.standard_normal((len(times), 1)))[:, 0]
     rate = 1e-4 * (1.0 + 0.5 * wander + drift[rows] / sigma[rows])
     return Funding(times, np.round(rate, 8))
+
+
+def _basis(rng: np.random.Generator, points: int, spec: SimulatedMarket) -> Floats:
+    """ln(perpetual / spot) at every sub-step, shape [points]: stationary from the first on."""
+    phi = 0.5 ** (1.0 / (spec.basis_half_life * SUBSTEPS))
+    shocks = np.sqrt(1 - phi * phi) * rng.standard_normal((points, 1))
+    shocks[0] /= np.sqrt(1 - phi * phi)
+    return np.asarray(spec.basis * _ar1(phi, shocks)[:, 0], dtype=np.float64)
+
+
+def _premium_funding(times: Ints, premium: Floats, first: int, step: int) -> Funding:
+    """Rates that pull the perpetual back to spot: P + clamp(I - P, -0.05 %, 0.05 %).
+
+    P is the mean premium over the eight hours before a payment, later ones weighing more (1, 2, ... n), I the interest
+    of 0.01 %. From "Introduction to Binance Futures Funding Rates" in Binance's support centre, without its caps.
+    """
+    count = max(1, FUNDING_MS * SUBSTEPS // step)
+    weights = np.arange(1, count + 1, dtype=np.float64)
+    last = np.minimum((times - first) * SUBSTEPS // step, len(premium) - 1)
+    padded = np.concatenate([np.full(count - 1, premium[0]), premium])
+    mean = np.array([padded[row : row + count] @ weights for row in last]) / weights.sum()
+    return Funding(times, np.round(mean + np.clip(INTEREST - mean, -DAMPER, DAMPER), 8))
 
 
 def simulated_pairs(names: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from trading.adapters.sandbox.orders import Order, RefusalError
 from trading.adapters.sandbox.rules import units_text
+from trading.adapters.sandbox.side import Side
 from trading.adapters.sandbox.venue import Venue
 
 PAUSE_S = 0.1
@@ -28,22 +29,25 @@ CUT = 1012  # WebSocket's "service restart"
 def stream_routes(venue: Venue) -> list[WebSocketRoute]:
     """All WebSocket routes of an exchange."""
 
-    async def market(socket: WebSocket) -> None:
-        await _serve(venue, socket, MarketStream(venue))
+    async def spot(socket: WebSocket) -> None:
+        await _serve(venue, socket, MarketStream(venue, venue.spot))
+
+    async def futures(socket: WebSocket) -> None:
+        await _serve(venue, socket, MarketStream(venue, venue.futures))
 
     async def account(socket: WebSocket) -> None:
         await _serve(venue, socket, AccountStream(venue))
 
-    rooms = ("/ws", "/stream/ws", "/market/ws", "/public/ws")
-    paths = [path for room in rooms for path in (room, room + "/{number}")]
-    return [*(WebSocketRoute(path, market) for path in paths), WebSocketRoute("/ws-api/v3", account)]
+    rooms = {"/ws": futures, "/stream/ws": spot, "/market/ws": futures, "/public/ws": futures}
+    routes = [WebSocketRoute(path, side) for room, side in rooms.items() for path in (room, room + "/{number}")]
+    return [*routes, WebSocketRoute("/ws-api/v3", account)]
 
 
 class MarketStream:
-    """The candles that one connection wants."""
+    """The candles that one connection wants, of spot or of perpetuals."""
 
-    def __init__(self, venue: Venue) -> None:
-        self._venue, self._last_ms = venue, venue.now_ms
+    def __init__(self, venue: Venue, side: Side) -> None:
+        self._venue, self._side, self._last_ms = venue, side, venue.now_ms
         self._wanted: dict[str, tuple[str, str]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class MarketStream:
         if now == self._last_ms:
             return
         for pair, interval in self._wanted.values():
-            seen = self._venue.feed.rows(pair, interval, now, limit=MISSED + 1)
+            seen = self._side.feed.rows(pair, interval, now, limit=MISSED + 1)
             for row in orjson.loads(seen):
                 if row[6] > self._last_ms:
                     yield self._event(pair, interval, row, now)
@@ -78,9 +82,9 @@ class MarketStream:
     def _parsed(self, name: str) -> tuple[str, str]:
         symbol, _, channel = name.partition("@")
         kind, _, interval = channel.partition("_")
-        if kind != "kline" or interval not in self._venue.klines.intervals():
+        if kind != "kline" or interval not in self._side.klines.intervals():
             raise RefusalError(2, f"Invalid request: unknown stream {name}")
-        return self._venue.pair(symbol.upper()), interval
+        return self._side.pair(symbol.upper()), interval
 
 
 class AccountStream:
@@ -113,7 +117,7 @@ class AccountStream:
             yield {"subscriptionId": 0, "event": self._balances()}
 
     def _orders(self) -> list[Order]:
-        return [order for order in self._venue.engine.orders.values() if order.request.account == self._account]
+        return [order for order in self._venue.spot.engine.orders.values() if order.request.account == self._account]
 
     def _balances(self) -> dict[str, Any]:
         held = self._venue.ledger.balances(self._account)
@@ -123,7 +127,7 @@ class AccountStream:
 
     def _report(self, order: Order) -> dict[str, Any]:
         rules, request = self._venue.market.rules[order.request.pair], order.request
-        fill = next((fill for fill in reversed(self._venue.engine.fills) if fill.order_id == order.order_id), None)
+        fill = next((fill for fill in reversed(self._venue.spot.engine.fills) if fill.order_id == order.order_id), None)
         status = str(order.status)
         return {
             "e": "executionReport",

@@ -88,7 +88,7 @@ def spot_info(venue: Venue, _call: Call) -> dict[str, Any]:
 
 
 def futures_info(venue: Venue, _call: Call) -> dict[str, Any]:
-    """Perpetual symbols: the pairs whose funding is known. Their data is public; they cannot be traded here."""
+    """Perpetual symbols: the pairs whose funding is known."""
     symbols = [
         {
             "symbol": rules.symbol,
@@ -109,7 +109,7 @@ def futures_info(venue: Venue, _call: Call) -> dict[str, Any]:
             "orderTypes": ["LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET"],
             "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
         }
-        for rules in (venue.market.rules[pair] for pair in venue.market.funding)
+        for rules in venue.futures.market.rules.values()
     ]
     return _exchange_info(venue, symbols)
 

@@ -10,18 +10,17 @@ from observability.errors import SettingsError
 from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.auth import Gatekeeper
 from trading.adapters.sandbox.clock import VirtualClock
-from trading.adapters.sandbox.config import SandboxConfig
+from trading.adapters.sandbox.config import SandboxConfig, TermsConfig
 from trading.adapters.sandbox.faults import Faults, FeedFault, RequestFault, VenueFault
-from trading.adapters.sandbox.feed import Feed
-from trading.adapters.sandbox.klines import Klines
 from trading.adapters.sandbox.ledger import Ledger
 from trading.adapters.sandbox.market import Market
 from trading.adapters.sandbox.matching import Engine, Liquidity
-from trading.adapters.sandbox.money import SpotMoney
+from trading.adapters.sandbox.money import Money, SpotMoney
 from trading.adapters.sandbox.orders import RefusalError
 from trading.adapters.sandbox.path import PricePath
 from trading.adapters.sandbox.perpetuals import PerpetualMoney
 from trading.adapters.sandbox.rules import UNIT, to_units
+from trading.adapters.sandbox.side import Side
 from trading.adapters.sandbox.traffic import Traffic
 
 
@@ -30,23 +29,17 @@ class Venue:
 
     def __init__(self, config: SandboxConfig, market: Market) -> None:
         self.config, self.market = config, market
-        self.path = PricePath(market)
-        self.klines = Klines(market, self.path)
-        self.ledger = Ledger()
+        self.faults = Faults()
+        self.ledger, futures = Ledger(), market.futures
+        paths = PricePath(market), PricePath(futures)
+        self.margin = PerpetualMoney(futures.rules, Ledger(), futures, paths[1])
         for account in config.accounts:
             self.ledger.open_account(account.name, _units(account.balances, account.name))
-        money = SpotMoney(market.rules, self.ledger)
-        self.engine = Engine(market.rules, self.path, money, config.terms.build(), self._thin)
-        perpetual = {pair: market.rules[pair] for pair in market.funding}
-        self.margin = PerpetualMoney(perpetual, Ledger(), market, self.path)
-        for account in config.accounts:
             self.margin.ledger.open_account(account.name, _units(account.futures, account.name))
-        self.futures = Engine(perpetual, self.path, self.margin, config.futures_terms.build(), self._thin)
+        self.spot = self._side(market, paths[0], SpotMoney(market.rules, self.ledger), config.terms)
+        self.futures = self._side(futures, paths[1], self.margin, config.futures_terms)
         self.gatekeeper = Gatekeeper({account.name: read_key(account.key_file) for account in config.accounts})
-        self.faults = Faults()
         self.listeners: list[Callable[[], None]] = []
-        self._symbols = {rules.symbol: pair for pair, rules in market.rules.items()}
-        self.feed = Feed(self.klines, self.faults)
         self.traffic = Traffic(config.weight_limit, config.order_limit)
         start = int(time.time() * 1000) if config.mode == "wall" else market.open_ms
         self.clock = VirtualClock(
@@ -58,13 +51,6 @@ class Venue:
         """Virtual time."""
         return self.clock.now_ms()
 
-    def pair(self, symbol: str, *, perpetual: bool = False) -> str:
-        """The pair that Binance calls `symbol`, on spot or as a perpetual; raises RefusalError -1121."""
-        pair = self._symbols.get(symbol)
-        if pair is None or (perpetual and pair not in self.futures.rules):
-            raise RefusalError(-1121, "Invalid symbol.")
-        return pair
-
     @property
     def told_ms(self) -> int:
         """What the exchange's own clock says: virtual time, unless a fault skews it."""
@@ -73,7 +59,7 @@ class Venue:
 
     def seen_ms(self, pair: str) -> int:
         """The time whose prices of a pair are shown now."""
-        return self.feed.seen_ms(pair, self.now_ms)
+        return self.spot.feed.seen_ms(pair, self.now_ms)
 
     def trading(self, pair: str) -> bool:
         """Whether a pair can be traded now."""
@@ -83,9 +69,9 @@ class Venue:
         """When a pair's trading ends or has ended, as far as it is planned."""
         return self.faults.delistings(pair)
 
-    def tradable(self, symbol: str, *, perpetual: bool = False) -> str:
-        """`pair`, provided that it is traded; raises RefusalError -1013 else."""
-        pair = self.pair(symbol, perpetual=perpetual)
+    def tradable(self, side: Side, symbol: str) -> str:
+        """`side.pair`, provided that it is traded; raises RefusalError -1013 else."""
+        pair = side.pair(symbol)
         if not self.trading(pair):
             raise RefusalError(-1013, "Market is closed.")
         return pair
@@ -97,7 +83,10 @@ class Venue:
 
     def digest(self) -> str:
         """A hash of everything that was ever traded here: equal histories have equal digests."""
-        return hashlib.sha256(f"{self.engine.digest()}{self.futures.digest()}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.spot.engine.digest()}{self.futures.engine.digest()}".encode()).hexdigest()
+
+    def _side(self, market: Market, path: PricePath, money: Money, terms: TermsConfig) -> Side:
+        return Side(market, path, Engine(market.rules, path, money, terms.build(), self._thin), self.faults)
 
     def _thin(self, pair: str, at_ms: int) -> Liquidity | None:
         """How little fills at once while a fault makes the market thin."""
@@ -107,12 +96,12 @@ class Venue:
     def _close_delisted(self) -> None:
         for pair in self.market.pairs:
             if not self.trading(pair):
-                self.engine.expire(pair, self.now_ms)
-                self.futures.expire(pair, self.now_ms)
+                self.spot.engine.expire(pair, self.now_ms)
+                self.futures.engine.expire(pair, self.now_ms)
 
     def _moved(self, before_ms: int, after_ms: int) -> None:
-        self.engine.advance(before_ms, after_ms)
-        self.futures.advance(before_ms, after_ms)
+        self.spot.engine.advance(before_ms, after_ms)
+        self.futures.engine.advance(before_ms, after_ms)
         self._close_delisted()
         for listener in self.listeners:
             listener()
