@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import ccxt
 import ccxt.pro
 import pytest
@@ -31,15 +32,15 @@ def control(exchange: RunningExchange) -> Iterator[SandboxClient]:
         yield client
 
 
-def _pro(exchange: RunningExchange) -> Any:
+def _pro(exchange: RunningExchange, kind: type[Any]) -> Any:
     key = read_key(exchange.key_files["alice"])
     urls = {**ccxt_urls(exchange.url), "ws": ccxt_streams(exchange.url)}
-    return ccxt.pro.binance({"apiKey": key.key, "secret": key.secret, "enableRateLimit": False, "urls": {"api": urls}})
+    return kind({"apiKey": key.key, "secret": key.secret, "enableRateLimit": False, "urls": {"api": urls}})
 
 
-def _ran(exchange: RunningExchange, play: Any) -> None:
+def _ran(exchange: RunningExchange, play: Any, kind: type[Any] = ccxt.pro.binance) -> None:
     async def run() -> None:
-        api = _pro(exchange)
+        api = _pro(exchange, kind)
         try:
             await api.load_time_difference()
             await asyncio.wait_for(play(api), WAIT_S)
@@ -107,3 +108,106 @@ def test_an_unknown_stream_and_a_wrong_signature_are_refused(exchange: RunningEx
             await api.watch_orders("ETH/USDT")
 
     _ran(exchange, play)
+
+
+PERPETUAL = "ETH/USDT:USDT"
+
+
+async def _heard(watch: Any, wanted: Any, *args: Any) -> Any:
+    """The first thing that is told and wanted."""
+    while True:
+        for told in reversed(await watch(*args)):
+            if wanted(told):
+                return told
+
+
+def _wallet(control: SandboxClient) -> float:
+    return float(control.ledger()["futures"]["alice"]["balances"]["USDT"]["total"])
+
+
+async def _leap(control: SandboxClient, api: Any, candles: int) -> None:
+    control.advance(control.now_ms() + candles * CANDLE)
+    await api.load_time_difference()
+
+
+def test_a_perpetual_is_told_from_the_order_to_the_wallet(exchange: RunningExchange, control: SandboxClient) -> None:
+    async def play(api: Any) -> None:
+        trades = asyncio.create_task(api.watch_my_trades(PERPETUAL))
+        wallet = asyncio.create_task(api.watch_balance({"type": "future"}))
+        held = asyncio.create_task(_heard(api.watch_positions, lambda told: told["contracts"] == 0.5, [PERPETUAL]))
+        await asyncio.sleep(1.0)
+        opened = await api.create_order(PERPETUAL, "market", "sell", 0.5)
+        trade = (await trades)[-1]
+        assert (trade["order"], trade["side"], trade["amount"]) == (opened["id"], "sell", 0.5)
+        assert trade["price"] == opened["average"]
+        position = await held
+        assert (position["side"], position["contracts"], position["entryPrice"]) == ("short", 0.5, opened["average"])
+        told = (await wallet)["USDT"]["total"]
+        assert told == _wallet(control) == pytest.approx(10_000 - trade["fee"]["cost"], abs=1e-8)
+        await api.create_order(PERPETUAL, "market", "buy", 0.5, None, {"reduceOnly": True})
+        await _heard(api.watch_positions, lambda told: told["contracts"] == 0, [PERPETUAL])
+
+    _ran(exchange, play, ccxt.pro.binanceusdm)
+
+
+def test_a_stop_is_told_when_it_is_placed_met_and_filled(exchange: RunningExchange, control: SandboxClient) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def play(api: Any) -> None:
+        opened = await api.create_order(PERPETUAL, "market", "buy", 0.5)
+        watching = asyncio.create_task(api.watch_orders(PERPETUAL))
+        await asyncio.sleep(1.0)
+        handle = api.handle_order
+        api.handle_order = lambda client, told: (
+            seen.append((told.get("at", "ORDER"), told["X"])),
+            handle(client, told),
+        )
+        params = {"stopPrice": opened["average"] * 0.9998, "reduceOnly": True}
+        stop = await api.create_order(PERPETUAL, "market", "sell", 0.5, None, params)
+        placed = (await watching)[-1]
+        assert (placed["id"], placed["status"], placed["triggerPrice"]) == (stop["id"], "open", stop["triggerPrice"])
+        filled = asyncio.create_task(_heard(api.watch_orders, lambda told: told["filled"] == 0.5, PERPETUAL))
+        while not filled.done():
+            await _leap(control, api, 4)
+            await asyncio.sleep(0.3)
+        assert (await filled)["average"] <= opened["average"] * 0.9998
+
+    _ran(exchange, play, ccxt.pro.binanceusdm)
+    rest = ["CONDITIONAL TRIGGERED", "ORDER NEW", "ORDER FILLED", "CONDITIONAL FINISHED"]
+    assert [" ".join(each) for each in seen][:5] == ["CONDITIONAL NEW", *rest]
+
+
+def test_funding_is_told_when_it_is_paid(exchange: RunningExchange, control: SandboxClient) -> None:
+    async def play(api: Any) -> None:
+        await api.create_order(PERPETUAL, "market", "buy", 1.0)
+        before = _wallet(control)
+        watching = asyncio.create_task(api.watch_balance({"type": "future"}))
+        await asyncio.sleep(1.0)
+        await _leap(control, api, 33)
+        told = await watching
+        assert told["info"]["a"]["m"] == "FUNDING_FEE"
+        paid = float(told["info"]["a"]["B"][0]["bc"])
+        assert paid != 0
+        assert told["USDT"]["total"] == _wallet(control) == pytest.approx(before + paid, abs=1e-8)
+        await api.create_order(PERPETUAL, "market", "sell", 1.0, None, {"reduceOnly": True})
+
+    _ran(exchange, play, ccxt.pro.binanceusdm)
+
+
+def test_a_listen_key_lives_until_it_is_closed(exchange: RunningExchange, control: SandboxClient) -> None:
+    async def play(api: Any) -> None:
+        key = (await api.fapiPrivatePostListenKey())["listenKey"]
+        assert (await api.fapiPrivatePutListenKey())["listenKey"] == key, "renewed, not changed"
+        url = f"{api.get_ws_url('linear', 'private')}?listenKey={key}"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            await api.fapiPrivateDeleteListenKey()
+            told = await socket.receive_json()
+        assert (told["e"], told["listenKey"]) == ("listenKeyExpired", key)
+        with pytest.raises(ccxt.BaseError, match="-1125"):
+            await api.fapiPrivatePutListenKey()
+        assert (await api.fapiPrivatePostListenKey())["listenKey"] != key
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(url)
+
+    _ran(exchange, play, ccxt.pro.binanceusdm)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.unit.sandbox.follower import Follower
 from trading.adapters.sandbox.audit import audit_futures
 from trading.adapters.sandbox.brackets import BRACKETS, maintenance
 from trading.adapters.sandbox.ledger import INSURANCE, MARKET_MAKER, Ledger
@@ -64,6 +65,7 @@ class Perpetuals(RuleBasedStateMachine):
         self.market = _wild(factor)
         self.engine, self.money = _engine(self.market, Terms(200, 500, liquidity=Liquidity(cap)))
         self.now = self.market.open_ms
+        self.follower = Follower(self.engine, "alice")
 
     @rule(account=st.sampled_from(NAMES), pair=st.sampled_from(CALM.pairs), leverage=st.integers(1, 125))
     def lever(self, account: str, pair: str, leverage: int) -> None:
@@ -115,9 +117,16 @@ class Perpetuals(RuleBasedStateMachine):
         self.engine.advance(self.now, until)
         self.now = until
 
+    @rule()
+    def follow(self) -> None:
+        self.follower.look()
+
     @invariant()
     def every_unit_is_somewhere(self) -> None:
         assert audit_futures(self.engine, self.money) == ()
+
+    def teardown(self) -> None:
+        self.follower.knows_everything()
 
 
 TestPerpetuals = Perpetuals.TestCase

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.unit.sandbox.follower import Follower
 from trading.adapters.sandbox.audit import audit
 from trading.adapters.sandbox.ledger import FEES, MARKET_MAKER, Ledger
 from trading.adapters.sandbox.matching import Engine, Liquidity, Terms
@@ -41,6 +42,7 @@ class Exchange(RuleBasedStateMachine):
     def open(self, cap: int, fees: tuple[int, int]) -> None:
         self.engine = _engine(Terms(*fees, liquidity=Liquidity(cap)))
         self.now = MARKET.open_ms
+        self.follower = Follower(self.engine, "alice")
 
     @rule(
         account=st.sampled_from(NAMES),
@@ -100,10 +102,18 @@ class Exchange(RuleBasedStateMachine):
                 bid, ask = self.engine.quote(fill.pair, fill.time_ms)
                 assert fill.price == (ask if fill.side == "BUY" else bid)
 
+    @rule()
+    def follow(self) -> None:
+        self.follower.look()
+
     @invariant()
     def books_balance(self) -> None:
         if hasattr(self, "engine"):
             assert audit(self.engine) == ()
+
+    def teardown(self) -> None:
+        if hasattr(self, "engine"):
+            self.follower.knows_everything()
 
 
 TestExchange = Exchange.TestCase

@@ -80,9 +80,10 @@ def _serve(
 async def _handle(venue: Venue, endpoint: Endpoint, request: Request, texts: tuple[str, str]) -> Response:
     used = venue.traffic.weigh(endpoint.weight, venue.now_ms)
     params = parse_params(*texts)
-    account = ""
+    account, api_key = "", request.headers.get("x-mbx-apikey")
+    if endpoint.keyed:
+        account, _ = venue.gatekeeper.account(api_key)
     if endpoint.signed:
-        api_key = request.headers.get("x-mbx-apikey")
         account = venue.gatekeeper.check(api_key, texts, params, venue.told_ms, venue.clock.lag_ms())
     fault = venue.faults.take(endpoint.method, endpoint.path, account, params, venue.now_ms)
     if fault is not None and not fault.executes:

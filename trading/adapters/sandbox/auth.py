@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+import secrets
+import time
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 from trading.adapters.api_key import ApiKey
 from trading.adapters.sandbox.orders import RefusalError
 
 DEFAULT_WINDOW_MS, MAX_WINDOW_MS, AHEAD_MS = 5_000, 60_000, 1_000
+LISTEN_S = 3_600.0
 
 
 def parse_params(query: str, body: str) -> dict[str, str]:
@@ -65,6 +68,41 @@ class Gatekeeper:
         if now_ms - timestamp > window:
             raise RefusalError(-1021, "Timestamp for this request is outside of the recvWindow.")
         return account
+
+
+class ListenKeys:
+    """Keys of the accounts' user data streams, each good for an hour.
+
+    That hour is a real one: what renews a key is a timer of the client, which knows nothing of virtual time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._keys: dict[str, tuple[str, float]] = {}
+
+    def open(self, account: str) -> str:
+        """The account's key, a new one where it has none, good for an hour from now."""
+        key = self._current(account) or secrets.token_urlsafe(48)
+        self._keys[account] = (key, self._clock() + LISTEN_S)
+        return key
+
+    def renew(self, account: str) -> str:
+        """Another hour; raises RefusalError -1125 where there is no key."""
+        if self._current(account) is None:
+            raise RefusalError(-1125, "This listenKey does not exist.")
+        return self.open(account)
+
+    def close(self, account: str) -> None:
+        """End the account's key, if there is one."""
+        self._keys.pop(account, None)
+
+    def account(self, key: str) -> str:
+        """Whose key this is, "" for nobody's."""
+        return next((name for name in self._keys if self._current(name) == key), "")
+
+    def _current(self, account: str) -> str | None:
+        key, until = self._keys.get(account, ("", 0.0))
+        return key if key and self._clock() < until else None
 
 
 def _without_signature(text: str) -> str:

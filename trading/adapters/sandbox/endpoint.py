@@ -13,7 +13,7 @@ from trading.adapters.sandbox.venue import Venue
 
 @dataclass(frozen=True)
 class Call:
-    """One request: its parameters, and the account that signed it (empty on public endpoints)."""
+    """One request: its parameters, and the account whose it is (empty on public endpoints)."""
 
     params: Mapping[str, str]
     account: str = ""
@@ -56,12 +56,14 @@ Handler = Callable[[Venue, Call], Any]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An HTTP endpoint. The handler answers raw JSON bytes or something to encode; `counts`: it makes an order."""
+    """An HTTP endpoint. The handler answers raw JSON bytes or something to encode; `counts`: it makes an order;
+    `keyed`: it wants an API key, but no signature."""
 
     method: str
     path: str
     handler: Handler
     signed: bool = False
+    keyed: bool = False
     weight: int = 1
     counts: bool = False
 

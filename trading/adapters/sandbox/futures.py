@@ -15,7 +15,8 @@ from trading.adapters.sandbox.venue import Venue
 DONE = {"code": 200, "msg": "success"}
 
 
-def _assets(venue: Venue, call: Call) -> list[dict[str, Any]]:
+def assets(venue: Venue, call: Call) -> list[dict[str, Any]]:
+    """The wallet, an asset a row."""
     money, now = venue.margin, venue.now_ms
     marks, held = money.marks(now), money.held(call.account)
     names = {rules.quote for rules in money.rules.values()} | set(money.ledger.balances(call.account))
@@ -52,14 +53,14 @@ def _assets(venue: Venue, call: Call) -> list[dict[str, Any]]:
 
 def account(venue: Venue, call: Call) -> dict[str, Any]:
     """Wallet and positions."""
-    assets = _assets(venue, call)
-    stable = next((item for item in assets if item["asset"] == "USDT"), {})
+    wallet = assets(venue, call)
+    stable = next((item for item in wallet if item["asset"] == "USDT"), {})
     names = ("initialMargin", "maintMargin", "unrealizedProfit", "marginBalance", "walletBalance")
     totals = {f"total{name[0].upper()}{name[1:]}": stable.get(name, "0") for name in names}
     return {
         **totals,
         "availableBalance": stable.get("availableBalance", "0"),
-        "assets": assets,
+        "assets": wallet,
         "positions": [
             {**position_answer(venue.margin, item, venue.now_ms, venue.now_ms), "isolated": item.isolated}
             for item in venue.margin.held(call.account)
@@ -69,7 +70,7 @@ def account(venue: Venue, call: Call) -> dict[str, Any]:
 
 def balance(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """The wallet alone."""
-    return _assets(venue, call)
+    return assets(venue, call)
 
 
 def position_risk(venue: Venue, call: Call) -> list[dict[str, Any]]:
@@ -206,6 +207,22 @@ def income(venue: Venue, call: Call) -> list[dict[str, Any]]:
     ]
 
 
+def open_listen_key(venue: Venue, call: Call) -> dict[str, Any]:
+    """The key of the account's user data stream, good for an hour from now."""
+    return {"listenKey": venue.listen_keys.open(call.account)}
+
+
+def renew_listen_key(venue: Venue, call: Call) -> dict[str, Any]:
+    """Another hour for it."""
+    return {"listenKey": venue.listen_keys.renew(call.account)}
+
+
+def close_listen_key(venue: Venue, call: Call) -> dict[str, Any]:
+    """The end of it."""
+    venue.listen_keys.close(call.account)
+    return {}
+
+
 ENDPOINTS = (
     *(Endpoint("GET", f"/fapi/{version}/account", account, signed=True, weight=5) for version in ("v2", "v3")),
     *(Endpoint("GET", f"/fapi/{version}/balance", balance, signed=True, weight=5) for version in ("v2", "v3")),
@@ -223,4 +240,7 @@ ENDPOINTS = (
     Endpoint("GET", "/fapi/v1/symbolConfig", symbol_config, signed=True, weight=5),
     Endpoint("GET", "/fapi/v1/commissionRate", commission_rate, signed=True, weight=20),
     Endpoint("GET", "/fapi/v1/income", income, signed=True, weight=30),
+    Endpoint("POST", "/fapi/v1/listenKey", open_listen_key, keyed=True),
+    Endpoint("PUT", "/fapi/v1/listenKey", renew_listen_key, keyed=True),
+    Endpoint("DELETE", "/fapi/v1/listenKey", close_listen_key, keyed=True),
 )

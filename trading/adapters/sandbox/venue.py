@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from observability.errors import SettingsError
 from trading.adapters.api_key import read_key
-from trading.adapters.sandbox.auth import Gatekeeper
+from trading.adapters.sandbox.auth import Gatekeeper, ListenKeys
 from trading.adapters.sandbox.clock import VirtualClock
 from trading.adapters.sandbox.config import SandboxConfig, TermsConfig
 from trading.adapters.sandbox.faults import Faults, FeedFault, RequestFault, VenueFault
@@ -39,6 +39,7 @@ class Venue:
         self.spot = self._side(market, paths[0], SpotMoney(market.rules, self.ledger), config.terms)
         self.futures = self._side(futures, paths[1], self.margin, config.futures_terms)
         self.gatekeeper = Gatekeeper({account.name: read_key(account.key_file) for account in config.accounts})
+        self.listen_keys = ListenKeys()
         self.listeners: list[Callable[[], None]] = []
         self.traffic = Traffic(config.weight_limit, config.order_limit)
         start = int(time.time() * 1000) if config.mode == "wall" else market.open_ms
