@@ -169,6 +169,35 @@ def test_a_gap_beyond_the_margin_is_the_insurance_funds_loss() -> None:
     assert audit_futures(engine, money) == ()
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+def test_what_cross_positions_have_lost_cannot_be_locked_again(isolated: bool) -> None:
+    engine, money = _engine(_wild(0.9))
+    position = money.position("alice", "BTC/USDT")
+    position.isolated, position.leverage = isolated, 5
+    engine.place(_order(engine, "BUY", 20_000), CALM.open_ms)
+    later = next(
+        at
+        for at in range(CALM.open_ms, CALM.end_ms, 900_000)
+        if engine.quote("BTC/USDT", at)[0] * 100
+        < 93 * (position.cost // position.lots // engine.rules["BTC/USDT"].cost(1, 1))
+    )
+    engine.advance(CALM.open_ms, later)
+    lost = -position.profit(engine.rules["BTC/USDT"], money.marks(later)["BTC/USDT"])
+    assert lost > 1_300 * UNIT
+    free = money.ledger.balance("alice", "USDT").free
+    assert money.available("alice", "USDT", later) == free - (0 if isolated else lost)
+    lots = 20 * free * 95 // 100 // engine.rules["DOGE/USDT"].cost(engine.quote("DOGE/USDT", later)[1], 1)
+    greedy = OrderRequest("alice", "DOGE/USDT", "BUY", Kind.MARKET, lots)
+    if isolated:
+        engine.place(greedy, later)
+    else:
+        with pytest.raises(RefusalError, match="insufficient"):
+            engine.place(greedy, later)
+        reducing = replace(_order(engine, "SELL", 1_000), lots=position.lots, reduce_only=True)
+        assert engine.place(reducing, later).status is Status.FILLED, "what reduces needs nothing"
+    assert audit_futures(engine, money) == ()
+
+
 def test_a_conditional_order_without_a_position_expires_when_its_stop_is_met() -> None:
     engine, money = _engine()
     price = engine.quote("BTC/USDT", CALM.open_ms)[0]

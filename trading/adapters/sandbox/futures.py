@@ -29,7 +29,7 @@ def assets(venue: Venue, call: Call) -> list[dict[str, Any]]:
         needed = sum(maintenance(item.notional(money.rules[item.pair], marks[item.pair])) for item in mine)
         margins = sum(item.margin for item in mine)
         apart = sum(item.margin for item in mine if item.isolated)
-        available = units_text(max(0, balance.free + min(0, crossed)))
+        available = units_text(money.available(call.account, name, now))
         answers.append(
             {
                 "asset": name,

@@ -115,6 +115,10 @@ class MarginMoney:
         elsewhere = sum(item.margin for item in self.held(position.account) if item.isolated)
         return self.ledger.balance(position.account, quote).total - elsewhere
 
+    def available(self, account: str, quote: str, _at_ms: int) -> int:
+        """Units that new orders may lock."""
+        return self.ledger.balance(account, quote).free
+
     def penalise(self, position: Position, units: int, at_ms: int) -> None:
         """Liquidation's own fee, as far as there is money left for it."""
         free = self.ledger.balance(position.account, self.rules[position.pair].quote).free
@@ -127,8 +131,11 @@ class MarginMoney:
                 raise RefusalError(-2022, "ReduceOnly Order is rejected.")
             return
         units = self._margin(request.account, request.pair, price, max(0, order.lots - opposite))
-        if not self.ledger.lock(request.account, self.rules[request.pair].quote, units):
+        quote = self.rules[request.pair].quote
+        # an order that is placed or wakes has just been touched
+        if units > self.available(request.account, quote, order.updated_ms):
             raise RefusalError(-2019, "Margin is insufficient.")
+        self.ledger.lock(request.account, quote, units)
         order.locked = units
 
     def _opposite(self, order: Order) -> int:

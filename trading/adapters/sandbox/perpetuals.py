@@ -32,6 +32,15 @@ class PerpetualMoney(MarginMoney):
         """Mark prices of all pairs."""
         return {pair: self._path.price(pair, at_ms) for pair in self.rules}
 
+    def available(self, account: str, quote: str, at_ms: int) -> int:
+        """Units that new orders may lock: what is free, less the open losses of cross positions."""
+        crossed = sum(
+            item.profit(self.rules[item.pair], self._path.price(item.pair, at_ms))
+            for item in self.held(account)
+            if not item.isolated and self.rules[item.pair].quote == quote
+        )
+        return max(0, super().available(account, quote, at_ms) + min(0, crossed))
+
     def group(self, position: Position) -> list[Position]:
         """The positions that share a wallet with this one, itself included."""
         if position.isolated:
