@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from cluster.settings import Settings
+from observability.priority import PLAIN
 
 LONGEST_SCRATCH = 48  # frameworks put sockets there, and a socket's path ends at 107 bytes
 QUIET = {
@@ -50,7 +51,7 @@ def prepare_environment(settings: Settings) -> None:
 
 
 def ray_environment(settings: Settings) -> dict[str, str]:
-    """What every process of the cluster shares: token, loopback, no telemetry, our code on the path."""
+    """What every process of the cluster shares: token, loopback, no telemetry, priority, our code on the path."""
     # Worker processes and the served Bento import our packages from here, whatever folder the user stands in.
     root = str(Path(__file__).resolve().parent.parent)
     path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != root]
@@ -63,6 +64,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        **PLAIN,
         "PYTHONPATH": os.pathsep.join([root, *path]),
     }
 

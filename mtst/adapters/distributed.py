@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from observability.errors import ClusterError, TrainingError
+from observability.priority import step_back
 
 if TYPE_CHECKING:
     from mtst.panel import Panel, Split
@@ -115,6 +116,7 @@ def _work(job: dict[str, Any]) -> Trained | None:
     from mtst.threads import keep_freed_memory
     from mtst.training import TrainingConfig, train
 
+    step_back()
     keep_freed_memory()
     context = ray_train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())

@@ -17,6 +17,7 @@ from ray.tune import Callback
 from mtst.adapters.trial_runs import TrialRow, TrialRuns
 from mtst.blocks import BLOCK_NAMES, blocks_of
 from observability.logging import get_logger
+from observability.priority import step_back
 from observability.progress import ProgressTask
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def run_trial(choice: dict[str, Any], *, panel: Panel, split: Split, job: Mappin
     from mtst.training import train
     from pipelines.spec import DatasetSpec
 
+    step_back()
     keep_freed_memory()
     population = job["sweep"]["scheduler"] == "pbt"
     model_config, training_config = configs_of(choice, DatasetSpec.from_json(job["spec"]), job["sweep"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mtst.adapters.placement import device_for, gpu_share
 from mtst.adapters.tracking import Tracker
 from observability.files import write_whole
+from observability.priority import YIELDING
 from observability.progress import NullProgress, Progress, ProgressTask
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def judge(
     folds = blocks_of(panel, config)
     shared = ray.put(panel)
     gpus = gpu_share(config.gpus_per_fit, ray.cluster_resources())
-    as_task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)
+    as_task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2, runtime_env={"env_vars": YIELDING})
     recipe = _on(recipe, device_for(gpus))
     score, fit = as_task(_score), as_task(_fit)
     options = _options(config)

@@ -13,6 +13,7 @@ from typing import Any
 
 from observability.errors import ClusterError, UnreachableError
 from observability.logging import get_logger
+from observability.priority import step_back
 from pipelines.adapters.ccxt_source import open_exchange
 from pipelines.adapters.fetching import WORKERS, fetch
 from pipelines.backfill import Fetched, Job
@@ -29,6 +30,7 @@ class NodeFetcher:
     """
 
     def __init__(self, name: str, url: str | None) -> None:
+        step_back()
         self._source = open_exchange(name, url)
         self._source.markets()
 

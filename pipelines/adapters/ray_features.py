@@ -18,6 +18,7 @@ from typing import Any
 
 from observability import errors
 from observability.errors import ClusterError, DataError, SpecError
+from observability.priority import YIELDING
 from observability.progress import Progress
 from pipelines.blobs import Blobs
 from pipelines.frames import SPEC_FILE
@@ -32,6 +33,7 @@ WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    **YIELDING,
 }
 _FACTS_A_BLOCK = 4096  # bytes of facts that a running task hands over at a time, so that progress is seen as it is made
 

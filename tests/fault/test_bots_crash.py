@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import pytest
 
 from cluster.settings import Settings
@@ -111,6 +112,7 @@ def test_a_bot_killed_with_open_positions_comes_back_with_them(stand: Stand) -> 
     found = stage.kill_and_recover(stand.fleet, "swing", QUIET)
     assert found.trades_before == found.trades_after != ()
     assert found.new_pid != found.killed_pid
+    assert psutil.Process(found.new_pid).nice() == psutil.Process().nice(), "no worse a claim to a core than before"
     assert stand.filled() == before, "coming back bought and sold nothing"
     _sound(stand)
     assert stand.resting() == dict.fromkeys(found.trades_after, 1), "its stops rested on the exchange meanwhile"

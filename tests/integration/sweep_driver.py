@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -26,13 +27,15 @@ from tests.unit.mtst_serving.serving_kit import small_spec, write_features
 CONFIG = SweepConfig(trials=4, epochs=3, max_windows=1500, max_valid=500, folds=2, small=True)
 POPULATION = replace(CONFIG, trials=4, epochs=4, scheduler="pbt")
 ROWS = 2500
+TRIAL = "ImplicitFunc"  # what Tune calls a trial's actor
 
 
 class Watcher:
-    """Progress that notes what it is told, and acts once when the count has come to `at`."""
+    """Progress that notes what it is told and how nice Ray's workers then are, and acts once at a count."""
 
-    def __init__(self, *acts: tuple[float, Callable[[], bool]]) -> None:
+    def __init__(self, title: str, *acts: tuple[float, Callable[[], bool]]) -> None:
         self.notes: list[str] = []
+        self.title, self.nice = title, dict[int, int]()
         self.count = 0.0
         self.acts, self.acted = list(acts), 0
 
@@ -51,6 +54,7 @@ class Watcher:
     def advance(self, n: float = 1.0, note: str = "") -> None:
         self.count += n
         self.notes.append(note)
+        self.nice |= {each.pid: each.nice() for each in workers(self.title)}
         for each in [act for act in self.acts if self.count >= act[0] and act[1]()]:
             self.acts.remove(each)
             self.acted += 1
@@ -63,11 +67,20 @@ def kill_driver() -> bool:
 
 def kill_worker() -> bool:
     """kill -9 one trial's process; false while there is none."""
-    for process in psutil.Process().children(recursive=True):
-        if "ImplicitFunc" in " ".join(process.cmdline()):  # what Tune calls a trial's actor
-            process.kill()
-            return True
+    for process in workers(TRIAL):
+        process.kill()
+        return True
     return False
+
+
+def workers(title: str) -> list[psutil.Process]:
+    """Ray's worker processes that do this now."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def main(root: Path, mode: str) -> None:
@@ -79,7 +92,7 @@ def main(root: Path, mode: str) -> None:
     if not settings.workspace.features.joinpath(spec.hash).is_dir():
         write_features(settings.workspace.features, spec, ROWS)
     acts = {"whole": [(0.0, kill_worker)], "cut": [(1.4, kill_driver)]}
-    watcher = Watcher(*acts.get(mode, []))
+    watcher = Watcher(TRIAL, *acts.get(mode, []))
     with ray_session(settings):
         result = run_sweep(
             POPULATION if mode == "population" else CONFIG,
@@ -98,8 +111,9 @@ def main(root: Path, mode: str) -> None:
                 spec,
                 JudgeConfig(folds=2),
                 settings.workspace.models / "evaluation",
-                progress=Watcher(),
+                progress=(judging := Watcher("ray::_")),
             )
+            facts["nice_of_folds"] = list(judging.nice.values())
             assert judged.final is not None
             facts["final"] = {**judged.final.scaler, "weights": sorted(judged.final.weights)}
             facts["folds"] = [vars(fold) for fold in judged.folds]
@@ -108,7 +122,8 @@ def main(root: Path, mode: str) -> None:
 
 
 def facts_of(result: SweepResult, watcher: Watcher) -> dict[str, object]:
-    return {**plain(result), "notes": watcher.notes, "count": watcher.count, "acted": watcher.acted}
+    watched = {"notes": watcher.notes, "count": watcher.count, "acted": watcher.acted}
+    return {**plain(result), **watched, "nice": list(watcher.nice.values())}
 
 
 if __name__ == "__main__":

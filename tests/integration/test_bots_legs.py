@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
+import psutil
 import pytest
 
 from observability.progress import NullProgress
@@ -21,6 +22,15 @@ pytestmark = pytest.mark.slow
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GapStand]:
     with gap_stand(tmp_path_factory.mktemp("legs"), 6) as made:
         yield made
+
+
+def test_bots_risk_manager_and_coordinator_have_the_nodes_own_priority(stand: GapStand) -> None:
+    import ray
+
+    pids = [state.pid for state in stand.fleet.status().values()]
+    pids += [ray.get(stand.fleet.risk.ping.remote())["pid"], ray.get(stand.coordinator.ping.remote())]
+    (node,) = [each for each in psutil.Process().children(recursive=True) if each.name() == "raylet"]
+    assert {psutil.Process(pid).nice() for pid in pids} == {node.nice()}
 
 
 def test_both_legs_are_opened_held_and_closed_when_the_gap_has_gone(stand: GapStand) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from cluster.stages import enrichment
 from cluster.stages.exchange import start_exchange
 from observability.errors import ClusterError, SpecError, StoreError
 from observability.metrics import Meters
+from observability.priority import BACKGROUND
 from observability.progress import NullProgress
 from pipelines.adapters.ray_features import build_features, standing
 from pipelines.frames import read_enrichment, read_features, read_spec, training_frame
@@ -87,6 +89,22 @@ def test_features_on_ray_equal_the_plain_function_and_are_reused(filled, ray):
         assert frame.equals(training_frame(source, spec, read_enrichment(store, spec, "sandbox", facts.pair)))
         assert facts.complete == frame.drop_nulls().height > 500
     assert stage.build(filled, QUIET).reused == 2
+
+
+@pytest.mark.slow
+def test_who_builds_features_yields_to_trading_and_nobody_else_does(filled, ray, tmp_path):
+    import ray as ray_api
+
+    settings = settings_at(tmp_path)
+    stage.open_store(settings).write(
+        key := SeriesKey("sandbox", "ohlcv", PAIRS[0], "15m"), stage.open_store(filled).read(key)
+    )
+    stage.build(settings.changed(market={"pairs": PAIRS[:1]}), QUIET)
+    own = psutil.Process().nice()
+    builders = [each for each in psutil.Process().children(recursive=True) if each.environ().get("POLARS_MAX_THREADS")]
+    assert {each.nice() for each in builders} == {min(19, own + BACKGROUND)}
+    plain = ray_api.remote(num_cpus=0)(lambda: psutil.Process().nice())
+    assert set(ray_api.get([plain.remote() for _ in range(6)])) == {own}, "none of theirs is given to others"
 
 
 @pytest.mark.slow

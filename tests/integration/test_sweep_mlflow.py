@@ -22,6 +22,7 @@ from mtst.blocks import BLOCK_NAMES, BLOCKS
 from mtst.model import MTSTConfig
 from mtst.oos import read_forecasts
 from mtst.training import TrainingConfig
+from observability.priority import BACKGROUND
 from tests.integration.sweep_driver import CONFIG, POPULATION, ROWS
 from tests.unit.mtst_serving.serving_kit import PAIRS, small_spec
 
@@ -115,6 +116,14 @@ def test_a_killed_worker_cost_no_trial(whole: Path) -> None:
     found = facts(whole, "whole")
     assert found["acted"] == 1, "no worker was found to kill"
     assert [row["outcome"] for row in found["trials"]].count("failed") == 0
+
+
+def test_trials_and_the_tasks_that_judge_yield_to_trading(whole: Path) -> None:
+    found = facts(whole, "whole")
+    in_front = [value for value in found["nice"] if value < BACKGROUND]
+    assert len(in_front) < len(found["nice"])
+    assert len(in_front) <= found["acted"], "only one that was killed while it still started"
+    assert set(found["nice_of_folds"]) == {min(19, psutil.Process().nice() + BACKGROUND)}
 
 
 def test_progress_is_told_after_every_epoch_and_adds_up(whole: Path) -> None:

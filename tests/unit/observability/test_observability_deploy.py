@@ -16,6 +16,7 @@ import yaml
 
 from cluster.settings import Settings
 from mtst.adapters.service_env import ServiceEnvironment
+from observability.priority import PLAIN
 from observability.stack import RULES_DIR
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,6 +55,10 @@ def test_each_service_is_confined_and_watched(service: str) -> None:
     assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", definition["image"])  # a version, never `latest`
     assert not {"privileged", "pid", "devices"} & set(definition)
     assert definition.get("network_mode", "service:ray-head") == "service:ray-head"  # never the host's
+
+
+def test_bots_have_the_nodes_own_priority() -> None:
+    assert PLAIN.items() <= SERVICES["ray-head"]["environment"].items()
 
 
 def test_ports_are_published_on_loopback_and_only_once() -> None:
@@ -162,6 +167,7 @@ def test_the_autoscaler_starts_ray_with_a_token_file_and_a_closed_dashboard() ->
     (target,) = config["file_mounts"]
     assert f"-e RAY_AUTH_TOKEN_PATH={target}" in config["docker"]["run_options"]
     assert "-e RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert {f"-e {name}={value}" for name, value in PLAIN.items()} <= set(config["docker"]["run_options"])
     assert any("--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"])
     kinds = config["available_node_types"]
     assert kinds[config["head_node_type"]]["max_workers"] == 0
@@ -178,6 +184,7 @@ def test_kuberay_mounts_the_token_everywhere_as_a_file() -> None:
     ]:
         env = {entry["name"]: entry["value"] for entry in holder["env"]}
         assert env["RAY_AUTH_MODE"] == "token"
+        assert PLAIN.items() <= env.items(), "bots have the node's own priority"
         folders = {mount["mountPath"] for mount in holder["volumeMounts"]}
         assert str(Path(env["RAY_AUTH_TOKEN_PATH"]).parent) in folders
     for pod in pods:
