@@ -175,12 +175,9 @@ def test_what_cross_positions_have_lost_cannot_be_locked_again(isolated: bool) -
     position = money.position("alice", "BTC/USDT")
     position.isolated, position.leverage = isolated, 5
     engine.place(_order(engine, "BUY", 20_000), CALM.open_ms)
-    later = next(
-        at
-        for at in range(CALM.open_ms, CALM.end_ms, 900_000)
-        if engine.quote("BTC/USDT", at)[0] * 100
-        < 93 * (position.cost // position.lots // engine.rules["BTC/USDT"].cost(1, 1))
-    )
+    entry = position.cost // position.lots // engine.rules["BTC/USDT"].cost(1, 1)
+    times = range(CALM.open_ms, CALM.end_ms, 900_000)
+    later = next(at for at in times if engine.quote("BTC/USDT", at)[0] < 0.93 * entry)
     engine.advance(CALM.open_ms, later)
     lost = -position.profit(engine.rules["BTC/USDT"], money.marks(later)["BTC/USDT"])
     assert lost > 1_300 * UNIT
