@@ -139,15 +139,17 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 
 def _keys(settings: Settings) -> Iterator[Check]:
-    if settings.trade.key_file is None:
-        if settings.trade.mode == "live" and settings.market.exchange != "sandbox":
-            yield Check("trade.key_file", False, "live trading needs an exchange key", "set trade.key_file")
-        return
-    try:
-        read_secret(settings.trade.key_file, "the exchange's key")
-        yield Check("trade.key_file", True, "the key file is closed to others")
-    except MtstError as error:
-        yield Check("trade.key_file", False, error.what, error.todo)
+    named = {f"trade.key_files.{bot}": path for bot, path in settings.trade.key_files.items()}
+    if settings.trade.key_file is not None:
+        named["trade.key_file"] = settings.trade.key_file
+    if not named and settings.trade.mode == "live" and settings.market.exchange != "sandbox":
+        yield Check("trade.key_file", False, "live trading needs an exchange key", "set trade.key_file")
+    for name, path in named.items():
+        try:
+            read_secret(path, "the exchange's key")
+            yield Check(name, True, "the key file is closed to others")
+        except MtstError as error:
+            yield Check(name, False, error.what, error.todo)
 
 
 def _programs() -> Iterator[Check]:

@@ -235,6 +235,9 @@ class TradeSettings(Group):
         None, description="PostgreSQL's connection string for the bots' trades, mode 0600; none keeps a file a bot"
     )
     key_file: Path | None = Field(None, description='exchange key, JSON {"key": ..., "secret": ...}, mode 0600')
+    key_files: dict[str, Path] = Field(
+        {}, description="by bot, where several trade live: the key of an account of its own, as trade.key_file"
+    )
 
 
 class ClusterSettings(Group):

@@ -50,11 +50,12 @@ def up(
     """Start the bots; stays in the foreground until Ctrl-C unless --detach. Positions stay open when it ends."""
     from cluster.stages import trade as stage
     from cluster.stages.bots import Forecasts
+    from cluster.stages.real_money import allow_real_money
 
     settings = _settings(context, exchange, mode, strategy, key_file)
     if settings.market.exchange != "sandbox":
         typer.echo(to_json(stage.effective_configs(settings)), err=True)  # what will trade is seen before it does
-        stage.allow_real_money(settings, yes=yes, ask=lambda text: str(typer.prompt(text, prompt_suffix="")))
+        allow_real_money(settings, yes=yes, ask=lambda text: str(typer.prompt(text, prompt_suffix="")))
     forecasts = Forecasts(forecast_url, forecast_token_file)
     with ConsoleProgress() as progress, stage.trading(settings, progress, forecasts, detached=detach) as fleet:
         if show_config:

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.settings import Settings
 from cluster.stages.arbitrage import leg_exchange, leg_pair, plan_of
 from cluster.stages.exchange import RunningExchange
+from cluster.stages.live_keys import live_keys
 from cluster.stages.strategy_options import FORECAST_STRATEGIES, options_of, perpetual
 from mtst.adapters.bento import about_model, token_of
 from observability.errors import SettingsError
@@ -90,11 +91,7 @@ def bot_specs(
     if real and market.exchange not in REAL_EXCHANGES:
         raise SettingsError(f"{market.exchange} cannot be traded", todo=f"use sandbox or {', '.join(REAL_EXCHANGES)}")
     names, folders = bot_names(settings), bot_folders(settings)
-    if real and trade.mode == "live" and len(names) != 1:
-        raise SettingsError(
-            "live, one account serves exactly one bot", where=f"trade.strategies = {list(trade.strategies)}",
-            todo="name one strategy; several bots on one account would corrupt each other's books",
-        )  # fmt: skip
+    keys = live_keys(trade, tuple(names)) if real and trade.mode == "live" else {}
     check_bots(settings, forecasts)
     pairs = exchange.pairs if exchange is not None else market.pairs
     token = str(forecasts.token_file.resolve()) if forecasts.token_file else ""
@@ -111,7 +108,7 @@ def bot_specs(
             timeframe=market.timeframe if at is None else at.timeframe,
             folder=str(folders[name]),
             url="" if at is None else at.url,
-            key_file=_key_file(settings, at, name),
+            key_file=_sandbox_key(at, name) if at is not None else str(keys.get(name, "")),
             virtual_clock=at is not None and virtual,
             forecast_url=forecasts.url if strategy in FORECAST_STRATEGIES else "",
             forecast_token_file=token if strategy in FORECAST_STRATEGIES else "",
@@ -179,15 +176,11 @@ def _pairs(settings: Settings, strategy: str, leg: LegName | None, pairs: Sequen
     return tuple(perpetual(pair) for pair in given.get("legs") or pairs[:2]) if strategy == "stat_arb" else tuple(pairs)
 
 
-def _key_file(settings: Settings, exchange: RunningExchange | None, name: str) -> str:
-    if exchange is not None:
-        if name not in exchange.key_files:
-            raise SettingsError(
-                f"the sandbox exchange has no account {name}",
-                where=exchange.url,
-                todo=f"exchange down, then exchange up --account {name}",
-            )
-        return str(Path(exchange.key_files[name]).resolve())
-    # A dry run needs no key, and Freqtrade would hold it in memory for nothing.
-    live = settings.trade.mode == "live" and settings.trade.key_file is not None
-    return str(settings.trade.key_file.resolve()) if live and settings.trade.key_file else ""
+def _sandbox_key(exchange: RunningExchange, name: str) -> str:
+    if name not in exchange.key_files:
+        raise SettingsError(
+            f"the sandbox exchange has no account {name}",
+            where=exchange.url,
+            todo=f"exchange down, then exchange up --account {name}",
+        )
+    return str(Path(exchange.key_files[name]).resolve())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.doctor import require_healthy
 from cluster.keeper import end_keeper, start_keeper
 from cluster.ray_local import ray_session
 from cluster.settings import Settings
@@ -26,7 +24,6 @@ from observability.exporter import clear_targets
 from observability.only_one import only_one
 from observability.progress import Progress
 from pipelines.adapters.exchange import SANDBOX, open_exchange
-from trading.adapters.api_key import read_key
 from trading.adapters.bot_actors import actor_name, prepare_bots
 from trading.adapters.bot_runner import BotStatus
 from trading.adapters.bot_spec import BotSpec
@@ -40,7 +37,8 @@ from trading.limits import RiskLimits
 from trading.limits_file import LimitsFile
 from trading.state import Latch
 
-CONFIRMATION = "trade real money"
+FOUND_LATER = "found at the start"
+"""Address of a prediction service that only a start looks for."""
 
 
 @dataclass(frozen=True)
@@ -299,35 +297,8 @@ def effective_configs(settings: Settings) -> dict[str, dict[str, Any]]:
             raise StartError(
                 "the sandbox exchange does not run, and its address is not known", todo="exchange up first"
             )
-    forecasts = Forecasts(url="found at the start")
+    forecasts = Forecasts(url=FOUND_LATER)
     return {spec.name: effective_config(spec) for spec in bot_specs(settings, forecasts, exchange)}
-
-
-def allow_real_money(settings: Settings, *, yes: bool, ask: Callable[[str], str]) -> None:
-    """Let live trading on a real exchange pass only when everything that protects the user's money is in place.
-
-    Args:
-        settings: mode and key file.
-        yes: `--yes-i-trade-real-money` was given.
-        ask: asks the user to type a line.
-
-    Raises:
-        SettingsError: not confirmed. SecretError: an unsafe key file. StartError: `doctor` finds the machine unfit.
-    """
-    if settings.trade.mode != "live":
-        return
-    check_environment()
-    if settings.trade.key_file is None:
-        raise SettingsError("live trading needs an exchange key", where="trade.key_file", todo="name a file, mode 0600")
-    read_key(settings.trade.key_file)
-    require_healthy(settings)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise SettingsError("live trading was not confirmed", todo="add --yes-i-trade-real-money")
-    typed = ask(f"Orders will be sent to {settings.market.exchange} with real money. Type '{CONFIRMATION}': ")
-    if typed != CONFIRMATION:
-        raise SettingsError("live trading was not confirmed", todo=f"type exactly: {CONFIRMATION}")
 
 
 def _exchange(settings: Settings, progress: Progress, *, detached: bool) -> tuple[RunningExchange | None, bool]:

@@ -55,6 +55,41 @@ def test_a_key_open_to_others_is_refused(settings: Settings) -> None:
         effective_configs(settings)
 
 
+def _key(folder: Path, letter: str) -> Path:
+    path = folder / f"{letter}.json"
+    path.write_text(json.dumps({"key": letter * 40, "secret": "S" * 40}))
+    path.chmod(0o600)
+    return path
+
+
+def test_live_each_of_several_bots_has_the_key_of_its_own_account(settings: Settings, tmp_path: Path) -> None:
+    keys = {"carry-long": _key(tmp_path, "A"), "carry-short": _key(tmp_path, "B"), "swing": _key(tmp_path, "C")}
+    several = settings.changed(trade={"strategies": ("carry", "swing"), "key_files": keys})
+    specs = {spec.name: spec for spec in bot_specs(several, Forecasts())}
+    assert {name: spec.key_file for name, spec in specs.items()} == {name: str(path) for name, path in keys.items()}
+    assert len({spec.account for spec in specs.values()}) == 3
+    assert {spec.mode for spec in specs.values()} == {"live"}
+    assert (specs["carry-short"].futures, specs["carry-long"].futures) == (True, False)
+    assert {spec.key_file for spec in bot_specs(several.changed(trade={"mode": "dry-run"}), Forecasts())} == {""}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"swing": "A"}, "lack a key of their own: scalp"),
+        ({"swing": "A", "scalp": "A"}, "swing and scalp have the same key"),
+        ({"swing": "A", "scalp": "B", "sving": "C"}, "no bot is called sving"),
+    ],
+)
+def test_live_keys_that_do_not_fit_the_bots_are_refused(
+    settings: Settings, tmp_path: Path, keys: dict[str, str], words: str
+) -> None:
+    files = {name: _key(tmp_path, letter) for name, letter in keys.items()}
+    several = settings.changed(trade={"strategies": ("swing", "scalp"), "key_files": files})
+    with pytest.raises(SettingsError, match=words):
+        bot_specs(several, Forecasts())
+
+
 def test_a_sandbox_that_does_not_run_is_said(settings: Settings) -> None:
     with pytest.raises(StartError, match="exchange up"):
         effective_configs(settings.changed(market={"exchange": "sandbox"}))

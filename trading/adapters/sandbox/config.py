@@ -65,12 +65,13 @@ MarketConfig = Annotated[SimulatedConfig | ReplayConfig, Field(discriminator="ki
 
 class AccountConfig(Part):
     """A trading account: where its key lies (JSON {"key", "secret"}, mode 0600) and what it owns at the start,
-    on spot and in its futures wallet."""
+    on spot and in its futures wallet; `withdrawals`: its key says that it may withdraw, which nobody can here."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     key_file: Path
     balances: dict[str, str]
     futures: dict[str, str] = {}
+    withdrawals: bool = False
 
 
 class TermsConfig(Part):

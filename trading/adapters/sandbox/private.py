@@ -29,11 +29,29 @@ def account(venue: Venue, call: Call) -> dict[str, Any]:
         "canDeposit": False,
         "accountType": "SPOT",
         "updateTime": venue.now_ms,
+        "uid": venue.number(call.account),
         "balances": [
             {"asset": asset, "free": units_text(balance.free), "locked": units_text(balance.locked)}
             for asset, balance in held.items()
         ],
         "permissions": ["SPOT"],
+    }
+
+
+def key_rights(venue: Venue, call: Call) -> dict[str, Any]:
+    """What the account's key may do."""
+    wide = next(item for item in venue.config.accounts if item.name == call.account).withdrawals
+    return {
+        "ipRestrict": True,
+        "createTime": venue.market.first_ms,
+        "enableReading": True,
+        "enableSpotAndMarginTrading": True,
+        "enableFutures": True,
+        "enableWithdrawals": wide,
+        "enableInternalTransfer": False,
+        "enableMargin": False,
+        "enableVanillaOptions": False,
+        "permitsUniversalTransfer": False,
     }
 
 
@@ -212,6 +230,7 @@ ENDPOINTS = (
     Endpoint("GET", "/api/v3/allOrders", all_orders, signed=True, weight=20),
     Endpoint("GET", "/api/v3/myTrades", my_trades, signed=True, weight=20),
     Endpoint("GET", "/sapi/v1/capital/config/getall", coins, signed=True, weight=10),
+    Endpoint("GET", "/sapi/v1/account/apiRestrictions", key_rights, signed=True),
     Endpoint("GET", "/sapi/v1/margin/allPairs", nothing, signed=True),
     Endpoint("GET", "/sapi/v1/margin/isolated/allPairs", nothing, signed=True),
     Endpoint("GET", "/sapi/v1/asset/tradeFee", trade_fees, signed=True),

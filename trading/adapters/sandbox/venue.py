@@ -52,6 +52,10 @@ class Venue:
         """Virtual time."""
         return self.clock.now_ms()
 
+    def number(self, account: str) -> int:
+        """An account's number, as the exchange tells its owner."""
+        return 1 + [item.name for item in self.config.accounts].index(account)
+
     @property
     def told_ms(self) -> int:
         """What the exchange's own clock says: virtual time, unless a fault skews it."""
