@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import books_kit
 from tests.postgres_kit import Server, programs, serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,21 @@ def pytest_unconfigure() -> None:
     folder = Path(os.environ.get("MTST__CLUSTER__TOKEN_FILE", "")).parent
     if folder.name.startswith("mtst-tests-"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _books() -> Iterator[None]:
+    """No exchange and no fleet is stopped, by whatever test or fixture, before its books were compared."""
+    with books_kit.compared():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Bots whose books differ on purpose: on the module, where its fixture stops them after the last test."""
+    marker = item.get_closest_marker("books_differ")
+    with books_kit.excused(str(marker.args[0]) if marker else ""):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import ccxt
 from cluster.settings import Settings
 from cluster.stages.exchange import RunningExchange, start_exchange
 from observability.progress import NullProgress
+from tests.books_kit import balanced
 from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.client import SandboxClient, ccxt_urls, recognise_errors
 
@@ -40,9 +41,7 @@ def conserved(exchange: RunningExchange) -> Iterator[SandboxClient]:
 
 def assert_conserved(client: SandboxClient) -> None:
     """The exchange's own books balance, to the last unit."""
-    books = client.ledger()
-    assert books["problems"] == []
-    assert books["conserved"] is True
+    balanced(client.ledger())
 
 
 def trader_of(exchange: RunningExchange, name: str, kind: type[Any] = ccxt.binance, **options: Any) -> Any:

@@ -103,3 +103,19 @@ def test_shell_scripts_are_executable_and_careful(repo_root: Path) -> None:
         script = repo_root / name
         assert script.stat().st_mode & 0o111, f"{name} is not executable"
         assert "set -euo pipefail" in script.read_text()
+
+
+def test_programs_that_trade_for_a_test_compare_their_books(tracked: list[Path], repo_root: Path) -> None:
+    """pytest does it for every test, by tests/conftest.py; a program that a test starts has to do it itself."""
+    starts = {"start_exchange", "start_fleet", "trading_on", "gap_stand", "BotRunner", "Stand", "ChaosStand"}
+    rooms = tuple(f"tests/{room}/" for room in ("integration", "fault", "contract"))
+    silent = []
+    for name, tree in python(tracked, repo_root):
+        nodes = list(ast.walk(tree)) if name.startswith(rooms) else []
+        words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        trades = "__main__" in words and "__name__" in names and starts & names
+        by_command = {"exchange", "up"} <= words and "Terminal" not in names
+        if (trades or by_command) and "books_kit" not in names:
+            silent.append(name)
+    assert not silent

@@ -20,6 +20,7 @@ from cluster.stages import trade as stage
 from cluster.stages.bots import Forecasts, bot_folders, bot_specs, risk_limits
 from cluster.stages.exchange import RunningExchange, start_exchange
 from observability.progress import NullProgress
+from tests import books_kit
 from tests.fault.fail_closed_driver import Handler, Oracle
 from trading.adapters.bot_actor import BotActor
 from trading.adapters.bot_actors import CONCURRENCY, actor_name
@@ -105,11 +106,11 @@ def _play(fleet: Fleet, nodes: Raylets, exchange: RunningExchange) -> dict[str, 
         "held_after": {name: after[name].open_trades for name in BOTS},
         "doubled": [list(doubled(account)) for account in ledger["accounts"].values()],
         "loops": {name: fleet.status()[name].loops for name in BOTS},
-        "agree": books.agree,
+        "agree": books_kit.agreed(books.by_bot),
         "orders": books.orders,
-        "difference": books.difference,
     }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with books_kit.compared():
+        main(Path(sys.argv[1]))

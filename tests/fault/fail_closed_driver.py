@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from observability.errors import GateError
+from tests import books_kit
 from trading.adapters.bot_books import read_book, read_trades
 from trading.adapters.bot_runner import BotRunner
 from trading.adapters.bot_spec import BotSpec
@@ -30,7 +31,7 @@ from trading.lease import Lease
 from trading.limits import RiskLimits
 from trading.manager import RiskManager
 from trading.orders import Approved, Decision, OrderIntent
-from trading.reconcile import compare_books, journal_lines
+from trading.reconcile import BooksDifference, compare_books, journal_lines
 
 CANDLE = 900_000
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -198,13 +199,15 @@ class Stage:
         threading.Event().wait(5.2 if trouble.startswith("risk") else 0.0)
         return found
 
-    def books(self) -> tuple[float, str]:
-        """By how much bot, journal and ledger differ (quote currency), and in words; a dry run has no ledger."""
-        ledger = self.client.ledger()
+    def books(self) -> dict[str, BooksDifference]:
+        """Bot, journal and ledger beside one another; a dry run orders nothing of the exchange."""
+        theirs = ledger_lines(books_kit.balanced(self.client.ledger()), "nn")
         with closing(Journal(self.journal, read_only=True)) as journal:
             told = journal_lines(journal.read("fill"), "nn")
-        found = compare_books(read_book(self.spec.database), told, ledger_lines(ledger, "nn"))
-        return found.cost + len(found.missing) + len(found.wrong), "; ".join([found.text, *ledger["problems"]])
+        if not self.live:
+            assert not theirs, "a dry run ordered"
+            theirs = told
+        return {"nn": compare_books(read_book(self.spec.database), told, theirs)}
 
     def end(self) -> None:
         """Stop everything."""
@@ -219,8 +222,9 @@ def main() -> None:
     stage = Stage(Path(folder), url, key_file, tuple(pairs.split(",")))
     try:
         found = {name: stage.play(name) for name in scenarios.split(",")}
-        status, books = stage.runner.status(), stage.books() if stage.live else (0.0, "")
-        told = {"scenarios": found, "restarts": status.restarts, "error": status.last_error, "books": books}
+        status = stage.runner.status()
+        books_kit.settled(stage.books, lambda: stage.step(1))
+        told = {"scenarios": found, "restarts": status.restarts, "error": status.last_error}
         sys.stdout.write(json.dumps(told))
         sys.stdout.flush()
     finally:

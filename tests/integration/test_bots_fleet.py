@@ -68,7 +68,7 @@ def test_orders_were_filled_and_three_books_differ_by_nothing(trading: dict[str,
     books = trading["fleet"].books()
     assert books.agree, {name: book.text for name, book in books.by_bot.items()}
     assert books.orders >= 10
-    assert books.difference < 1e-6
+    assert books.difference < 1e-8
     assert books.conserved
 
 

@@ -87,6 +87,4 @@ def test_a_leg_on_each_exchange_is_held_against_the_other_and_both_are_closed_to
         stage.flatten("tester", "to see both closed")
         assert _wait(lambda: all(not state.open_trades for state in fleet.status().values())), stage.status(fleet)
         assert _ledger(exchanges["dear"])["futures"][SHORT]["positions"] == []
-        assert _wait(lambda: fleet.books().agree, 20.0), fleet.books()
-        assert fleet.books().difference < 1e-8
         assert {name: state.doubts for name, state in fleet.status().items()} == {LONG: {}, SHORT: {}}

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import books_kit
+
 pytestmark = pytest.mark.slow
 
 SMALL = {
@@ -25,6 +27,7 @@ SMALL = {
     "MTST__CLUSTER__NUM_CPUS": "2",
 }
 ENDS = (("trade", "down"), ("serve", "down"), ("exchange", "down"), ("cluster", "down"))
+BEFORE = {("trade", "down"): books_kit.workspace_agrees, ("exchange", "down"): books_kit.workspace_balances}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Terminal:
 
     def answer(self, *words: str, **environment: str) -> Any:
         """The JSON on stdout, which has to be all that is there, of a command that succeeds."""
+        if words[:2] in BEFORE:
+            BEFORE[words[:2]](self.home)
         done = self.run(*words, **environment)
         assert done.returncode == 0, f"{words}: {done.stderr[-2000:]}"
         return json.loads(done.stdout)

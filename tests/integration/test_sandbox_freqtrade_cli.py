@@ -20,10 +20,8 @@ from cluster.settings import Settings
 from cluster.stages.exchange import RunningExchange, start_exchange
 from observability.ports import free_port
 from observability.progress import NullProgress
-from tests.contract.sandbox_kit import assert_conserved
+from tests import books_kit
 from trading.adapters.api_key import read_key
-from trading.adapters.bot_books import read_book
-from trading.adapters.fleet_books import ledger_lines
 from trading.adapters.sandbox.client import ccxt_streams, ccxt_urls
 
 pytestmark = pytest.mark.slow
@@ -157,7 +155,6 @@ def test_freqtrades_own_command_and_client_trade_here(tmp_path: Path, mode: str,
         words = (tmp_path / "freqtrade.log").read_text()
         assert "continuously_async_watch_ohlcv" not in words, "the WebSocket failed"
         with contextlib.closing(exchange.client()) as client:
-            assert_conserved(client)
             ledger = client.ledger()
     finally:
         exchange.stop()
@@ -165,13 +162,7 @@ def test_freqtrades_own_command_and_client_trade_here(tmp_path: Path, mode: str,
     if dry_run:
         assert account["orders"] == []
         return
-    lines = ledger_lines({"accounts": {"bot": account}}, "bot")
-    theirs = {key: line for key, line in lines.items() if line.filled}
-    mine = read_book(tmp_path / "trades.sqlite")
-    assert mine.keys() == theirs.keys()
-    for order_id, line in mine.items():
-        assert line.filled == pytest.approx(theirs[order_id].filled, abs=1e-8)
-        assert line.cost == pytest.approx(theirs[order_id].cost, abs=1e-8)
+    books_kit.require_freqtrade_agrees(tmp_path / "trades.sqlite", ledger, "bot", futures=mode == "futures")
     if mode == "futures":
         gained = float(account["balances"]["USDT"]["total"]) - float(account["initial"]["USDT"])
         assert gained == pytest.approx(profit, abs=1e-6), "eight decimals a trade"

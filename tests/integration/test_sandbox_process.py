@@ -17,6 +17,7 @@ from cluster.stages.exchange import market_config, start_exchange
 from observability.errors import SecretError, SettingsError, StartError
 from observability.ports import free_port
 from observability.progress import NullProgress
+from tests import books_kit
 from trading.adapters.api_key import read_key
 from trading.adapters.sandbox.__main__ import serve
 from trading.adapters.sandbox.accounts import make_accounts
@@ -44,6 +45,7 @@ def test_the_command_line_starts_finds_and_stops_it(tmp_path: Path) -> None:
         assert json.loads(found.stdout)["health"]["pid"] == told["pid"]
         assert list(told["key_files"]) == ["me"]
     finally:
+        books_kit.workspace_balances(tmp_path)
         down = _cli(*here, "down", "--json")
     assert json.loads(down.stdout) == {"stopped": True}
     assert not list((tmp_path / "var" / "targets").glob("*.json")), "a target is left behind"
