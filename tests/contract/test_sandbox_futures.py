@@ -226,6 +226,11 @@ def test_spot_and_perpetual_have_each_their_own_price_wherever_they_are_asked_fo
         paid = perpetual.create_order(BTC, "market", "sell", 0.01, None, {"reduceOnly": True})["average"]
         control.clear_faults()
         assert paid == perpetual.fetch_order_book(BTC)["bids"][0][0]
+        control.plan_fault(kind="frozen_feed", pairs=[BTC])
+        before = [api.fetch_ticker(pair)["last"] for api, pair in ((spot, "BTC/USDT"), (perpetual, BTC))]
+        leap(control, spot, 4 * CANDLE)
+        shown = [api.fetch_ticker(pair)["last"] for api, pair in ((spot, "BTC/USDT"), (perpetual, BTC))]
+        assert [old == new for old, new in zip(before, shown, strict=True)] == [False, True], "the perpetual's alone"
 
 
 def test_funding_is_paid_on_the_perpetuals_price_at_a_rate_that_follows_its_premium(apart: RunningExchange) -> None:

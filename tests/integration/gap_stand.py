@@ -1,7 +1,7 @@
-"""A stand for two legs: a gap that opens and closes at known times, and what everybody says of the legs meanwhile.
+"""A stand for two legs: a basis that opens and closes at known times, and what everybody says of the legs meanwhile.
 
-The sandbox's perpetuals share the prices of spot, so the gap is planted between two symbols: bitcoin bought on one
-account's spot book, and sold short on the other account's perpetual of a symbol that is at times dearer.
+Bitcoin is bought on one account's spot book and sold short on the other account's perpetual of the same bitcoin, whose
+own candles are at times dearer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.integration.planted import Floats, trading_on, write_pair
 from trading.arbitrage.coordinator import Phase
 
 LONG, SHORT = "gap-long", "gap-short"
-CHEAP, DEAR = "BTC/USDT", "WBTC/USDT:USDT"
+CHEAP, DEAR = "BTC/USDT", "BTC/USDT:USDT"
 HISTORY, PULSE, WIDE = 450, 12, 0.015
-BEFORE, AFTER = 1, 10  # candles of a pulse: just before its gap opens, and when it has closed
+BEFORE, AFTER = 1, 10  # candles of a pulse: just before its basis opens, and when it has closed
 MINUTE = 60_000
 
 
@@ -114,25 +114,23 @@ class GapStand:
         assert books.difference < 1e-8
 
 
-def _gap(rows: int, pulses: int) -> Floats:
-    """Nothing, then a wide gap, then nothing: once in every `PULSE` candles of trading."""
-    gap = np.zeros(rows)
+def _basis(rows: int, pulses: int) -> Floats:
+    """ln(perpetual / spot): nothing, then wide, then nothing, once in every `PULSE` candles of trading."""
+    basis = np.zeros(rows)
     for pulse in range(pulses):
         first = HISTORY + pulse * PULSE + BEFORE + 1
-        gap[first : first + 6] = WIDE
-    return gap
+        basis[first : first + 6] = WIDE
+    return basis
 
 
 @contextmanager
 def gap_stand(root: Path, pulses: int) -> Iterator[GapStand]:
-    """Two legs over a gap that opens `pulses` times."""
+    """Two legs over a basis that opens `pulses` times."""
     candles = root / "candles"
     candles.mkdir()
     rows = HISTORY + pulses * PULSE + 10
     log_btc = np.log(60_000.0) + np.cumsum(np.random.default_rng(5).normal(0.0, 0.0008, rows))
-    write_pair(candles, "BTC/USDT", log_btc)
-    write_pair(candles, "WBTC/USDT", log_btc + _gap(rows, pulses))
+    write_pair(candles, CHEAP, log_btc, perpetual=log_btc + _basis(rows, pulses))
     options = {"gap": {"long": CHEAP, "short": DEAR, "rest_s": 1_800}}
-    pairs = ("BTC/USDT", "WBTC/USDT")
-    with trading_on(candles, pairs, rows - HISTORY, strategies=("gap",), options=options) as found:
+    with trading_on(candles, (CHEAP,), rows - HISTORY, strategies=("gap",), options=options) as found:
         yield GapStand(found)

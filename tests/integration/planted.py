@@ -28,13 +28,29 @@ def reverting(rng: np.random.Generator, rows: int, phi: float, sigma: float) -> 
     return values
 
 
-def write_pair(folder: Path, pair: str, log_close: Floats, *, funding: Floats | float = 1e-4) -> None:
-    """Candles and funding payments of one pair from its log-closes, beginning at `OPEN_MS`."""
+def write_pair(
+    folder: Path, pair: str, log_close: Floats, *, funding: Floats | float = 1e-4, perpetual: Floats | None = None
+) -> None:
+    """Candles and funding payments of one pair from its log-closes, beginning at `OPEN_MS`.
+
+    `perpetual`: log-closes of its perpetual, which has the prices of spot without them.
+    """
+    name = pair.replace("/", "_")
+    _write_candles(folder / f"{name}-15m.parquet", log_close)
+    if perpetual is not None:
+        _write_candles(folder / f"{name}-perpetual-15m.parquet", perpetual)
+    due = np.arange(-(-OPEN_MS // FUNDING_MS) * FUNDING_MS, OPEN_MS + STEP_MS * len(log_close), FUNDING_MS)
+    rates = np.broadcast_to(np.asarray(funding, dtype=float), due.shape)
+    pl.DataFrame({"timestamp": pl.Series(due).cast(TIMESTAMP), "funding_rate": rates}).write_parquet(
+        folder / f"{name}-funding.parquet"
+    )
+
+
+def _write_candles(path: Path, log_close: Floats) -> None:
     close = np.round(np.exp(log_close), 2)
     opened = np.concatenate([close[:1], close[:-1]])
     times = OPEN_MS + STEP_MS * np.arange(len(close))
     high, low = np.maximum(opened, close) * 1.0003, np.minimum(opened, close) * 0.9997
-    name = pair.replace("/", "_")
     pl.DataFrame(
         {
             "timestamp": pl.Series(times).cast(TIMESTAMP),
@@ -44,12 +60,7 @@ def write_pair(folder: Path, pair: str, log_close: Floats, *, funding: Floats | 
             "close": close,
             "volume": np.full(len(close), 5_000.0),
         }
-    ).write_parquet(folder / f"{name}-15m.parquet")
-    due = np.arange(-(-OPEN_MS // FUNDING_MS) * FUNDING_MS, times[-1] + STEP_MS, FUNDING_MS)
-    rates = np.broadcast_to(np.asarray(funding, dtype=float), due.shape)
-    pl.DataFrame({"timestamp": pl.Series(due).cast(TIMESTAMP), "funding_rate": rates}).write_parquet(
-        folder / f"{name}-funding.parquet"
-    )
+    ).write_parquet(path)
 
 
 @contextmanager

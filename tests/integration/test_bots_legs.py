@@ -1,4 +1,6 @@
-"""Two bots and a coordinator over two books, live on the sandbox: opened, closed, refused, late, killed, left alone."""
+"""The basis of one coin by two bots and a coordinator, live on the sandbox.
+
+Spot and its perpetual: opened, closed, refused, late, killed, left alone."""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def test_bots_risk_manager_and_coordinator_have_the_nodes_own_priority(stand: Ga
     assert {psutil.Process(pid).nice() for pid in pids} == {node.nice()}
 
 
-def test_both_legs_are_opened_held_and_closed_when_the_gap_has_gone(stand: GapStand) -> None:
+def test_both_legs_are_opened_held_and_closed_when_the_basis_has_gone(stand: GapStand) -> None:
     import ray
 
     fleet = stand.fleet
@@ -58,7 +60,7 @@ def test_both_legs_are_opened_held_and_closed_when_the_gap_has_gone(stand: GapSt
     assert stand.flat(), stand.story()
     assert stand.phase is Phase.IDLE
     profit = sum(state.profit for state in fleet.status().values())
-    assert 1 < profit < 15, "what the gap had opened to, of 1,000, less four orders"
+    assert 1 < profit < 15, "what the basis had opened to, of 1,000, less four orders"
     assert {name: state.doubts for name, state in fleet.status().items()} == {LONG: {}, SHORT: {}}
     stand.books_agree()
 
@@ -81,7 +83,7 @@ def test_a_refused_leg_has_the_other_unwound(stand: GapStand) -> None:
     assert all(float(each["amount"]) * 60_000 > 800 for each in filled), "and whole"
     assert stand.minutes(10, lambda: stand.phase is Phase.IDLE) <= 3
     stand.minutes(15)
-    assert stand.flat(), "after an unwinding it rests, whatever the gap"
+    assert stand.flat(), "after an unwinding it rests, whatever the basis"
     stand.to_pulse(1, AFTER)
     assert stand.flat(), stand.story()
     stand.books_agree()
@@ -90,7 +92,7 @@ def test_a_refused_leg_has_the_other_unwound(stand: GapStand) -> None:
 def test_a_leg_that_is_never_filled_has_both_taken_back(stand: GapStand) -> None:
     stand.to_pulse(2)
     with closing(stand.exchange.client()) as client:
-        client.plan_fault(kind="partial_fills", pairs=["WBTC/USDT"], max_fill=30.0, refill_ms=MINUTE)
+        client.plan_fault(kind="partial_fills", pairs=[DEAR], max_fill=30.0, refill_ms=MINUTE)
         stand.until_phase(Phase.OPENING)
         opened_ms = stand.standing.pair.asked_ms
         stand.minutes(10, lambda: stand.phase is not Phase.OPENING)
@@ -169,6 +171,6 @@ def test_without_a_coordinator_nothing_is_opened_and_what_is_held_is_closed(stan
     assert 8 <= stand.minutes(20, stand.flat) <= 14, "closed when it was silent for ten minutes"
     before = {name: state.orders for name, state in stand.fleet.status().items()}
     stand.minutes(20)
-    assert stand.flat(), "the gap is as wide as it was, and nobody says so"
+    assert stand.flat(), "the basis is as wide as it was, and nobody says so"
     assert {name: state.orders for name, state in stand.fleet.status().items()} == before
     stand.books_agree()

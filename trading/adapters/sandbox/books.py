@@ -13,31 +13,25 @@ from trading.adapters.sandbox.venue import Venue
 
 def told(venue: Venue, side: Side, name: str) -> dict[str, Any]:
     """Initial and present balances, orders, fills, and on futures the positions; pairs of perpetuals end in :QUOTE."""
-    engine, perpetual = side.engine, side is venue.futures
+    engine = side.engine
     ledger, rules = engine.money.ledger, engine.rules
-    positions = [_position(rules[item.pair], item) for item in venue.margin.held(name)] if perpetual else None
+    positions = {"positions": [_position(rules[item.pair], item) for item in venue.margin.held(name)]}
     return {
         "initial": {asset: units_text(units) for asset, units in ledger.initial[name].items()},
         "balances": {
             asset: {"free": units_text(b.free), "locked": units_text(b.locked), "total": units_text(b.total)}
             for asset, b in ledger.balances(name).items()
         },
-        "orders": [
-            _order(rules[o.request.pair], o, perpetual) for o in engine.orders.values() if o.request.account == name
-        ],
-        "fills": [_fill(rules[f.pair], f, perpetual) for f in engine.fills if f.account == name],
-        **({} if positions is None else {"positions": positions}),
+        "orders": [_order(rules[o.request.pair], o) for o in engine.orders.values() if o.request.account == name],
+        "fills": [_fill(rules[f.pair], f) for f in engine.fills if f.account == name],
+        **(positions if side is venue.futures else {}),
     }
-
-
-def _pair(rules: SymbolRules, perpetual: bool) -> str:
-    return f"{rules.pair}:{rules.quote}" if perpetual else rules.pair
 
 
 def _position(rules: SymbolRules, position: Position) -> dict[str, Any]:
     sign = "-" if position.side < 0 else ""
     return {
-        "pair": _pair(rules, True),
+        "pair": rules.name,
         "amount": f"{sign}{rules.lots_text(abs(position.lots))}",
         "cost": units_text(position.cost),
         "margin": units_text(position.margin),
@@ -46,11 +40,11 @@ def _position(rules: SymbolRules, position: Position) -> dict[str, Any]:
     }
 
 
-def _order(rules: SymbolRules, order: Order, perpetual: bool) -> dict[str, Any]:
+def _order(rules: SymbolRules, order: Order) -> dict[str, Any]:
     return {
         "order_id": str(order.order_id),
         "client_order_id": order.client_id,
-        "pair": _pair(rules, perpetual),
+        "pair": rules.name,
         "side": order.request.side.lower(),
         "type": str(order.request.kind).lower(),
         "status": str(order.status).lower(),
@@ -64,11 +58,11 @@ def _order(rules: SymbolRules, order: Order, perpetual: bool) -> dict[str, Any]:
     }
 
 
-def _fill(rules: SymbolRules, fill: Fill, perpetual: bool) -> dict[str, Any]:
+def _fill(rules: SymbolRules, fill: Fill) -> dict[str, Any]:
     return {
         "fill_id": str(fill.fill_id),
         "order_id": str(fill.order_id),
-        "pair": _pair(rules, perpetual),
+        "pair": rules.name,
         "side": fill.side.lower(),
         "price": rules.price_text(fill.price),
         "amount": rules.lots_text(fill.lots),

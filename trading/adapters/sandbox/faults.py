@@ -75,35 +75,41 @@ class RequestFault(Lasting):
 Garbage = Literal["missing", "duplicate", "disorder", "nan", "zero", "negative", "crossed", "spike", "future"]
 
 
-class FeedFault(Lasting):
+class PairFault(Lasting):
+    """A fault of some pairs: BASE/QUOTE lies on spot and on its perpetual, BASE/QUOTE:QUOTE on the perpetual alone."""
+
+    pairs: tuple[str, ...] = ()
+
+    def lies_on(self, pair: str) -> bool:
+        """Whether a pair, or a perpetual by its name in ccxt, is one of them; without any, all are."""
+        return not self.pairs or not {pair, pair.partition(":")[0]}.isdisjoint(self.pairs)
+
+
+class FeedFault(PairFault):
     """What the exchange shows of its market is wrong; what it trades at is not.
 
     Attributes:
         kind: `frozen_feed` shows candles, tickers and books of the moment at which it was planned; `stale_candles`
             candles of `lag_ms` ago; `revised_candles` wrong closes and volumes of candles younger than `lag_ms`, which
             are right later; `garbage_candles` a candle that cannot be, as `how` says.
-        pairs: whose; empty for all.
         row: which candle of an answer is garbage; negative counts from the newest.
     """
 
     kind: Literal["frozen_feed", "stale_candles", "revised_candles", "garbage_candles"]
-    pairs: tuple[str, ...] = ()
     lag_ms: int = Field(3_600_000, ge=0)
     how: Garbage = "nan"
     row: int = -2
 
 
-class VenueFault(Lasting):
+class VenueFault(PairFault):
     """The exchange itself is in disorder.
 
     Attributes:
         kind: `clock_skew` shifts its clock by `skew_ms`; `delisting` ends trading of `pairs`; `partial_fills` lets
             orders fill in parts of at most `max_fill` quote units, one every `refill_ms`.
-        pairs: whose; empty for all.
     """
 
     kind: Literal["clock_skew", "delisting", "partial_fills"]
-    pairs: tuple[str, ...] = ()
     skew_ms: int = 0
     max_fill: float = Field(50.0, gt=0)
     refill_ms: int = Field(60_000, ge=1)
@@ -165,7 +171,7 @@ class Faults:
         """The feed fault of this kind that lies on a pair now, counted off."""
         for item in self._present(now_ms):
             fault = item.fault
-            if isinstance(fault, FeedFault) and fault.kind == kind and (not fault.pairs or pair in fault.pairs):
+            if isinstance(fault, FeedFault) and fault.kind == kind and fault.lies_on(pair):
                 self._strike(item)
                 return item
         return None
@@ -174,7 +180,7 @@ class Faults:
         """The venue fault of this kind that lies on a pair now."""
         for item in self._present(now_ms):
             fault = item.fault
-            if isinstance(fault, VenueFault) and fault.kind == kind and (not fault.pairs or pair in fault.pairs):
+            if isinstance(fault, VenueFault) and fault.kind == kind and fault.lies_on(pair):
                 self._strike(item)
                 return fault
         return None
@@ -184,7 +190,7 @@ class Faults:
         return [
             item.since_ms
             for item in self._planned
-            if item.fault.kind == "delisting" and (not item.fault.pairs or pair in item.fault.pairs)
+            if isinstance(item.fault, VenueFault) and item.fault.kind == "delisting" and item.fault.lies_on(pair)
         ]
 
     def disconnected(self, now_ms: int) -> bool:

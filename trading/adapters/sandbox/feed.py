@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
-from trading.adapters.sandbox.faults import Faults, FeedFault
+from trading.adapters.sandbox.faults import Faults, FeedFault, Planned
 from trading.adapters.sandbox.klines import Klines
+from trading.adapters.sandbox.rules import SymbolRules
 
 Row = list[Any]
 OPEN, HIGH, LOW, CLOSE, VOLUME, CLOSES_AT = 1, 2, 3, 4, 5, 6
@@ -17,26 +18,29 @@ OPEN, HIGH, LOW, CLOSE, VOLUME, CLOSES_AT = 1, 2, 3, 4, 5, 6
 class Feed:
     """Candles and prices as they are seen from outside."""
 
-    def __init__(self, klines: Klines, faults: Faults) -> None:
-        self._klines, self._faults = klines, faults
+    def __init__(self, klines: Klines, faults: Faults, rules: Mapping[str, SymbolRules]) -> None:
+        self._klines, self._faults, self._rules = klines, faults, rules
 
     def seen_ms(self, pair: str, now_ms: int) -> int:
         """The time whose prices of a pair are shown now: earlier than now while its feed is frozen."""
-        frozen = self._faults.feed("frozen_feed", pair, now_ms)
+        frozen = self._lies("frozen_feed", pair, now_ms)
         return now_ms if frozen is None else min(now_ms, frozen.since_ms)
 
     def rows(self, pair: str, interval: str, now_ms: int, **wanted: Any) -> bytes:
         """`Klines.rows` with the faults that lie on the pair."""
         seen = self.seen_ms(pair, now_ms)
-        stale = self._faults.feed("stale_candles", pair, now_ms)
+        stale = self._lies("stale_candles", pair, now_ms)
         if stale is not None and isinstance(stale.fault, FeedFault):
             seen -= stale.fault.lag_ms
         rows = self._klines.rows(pair, interval, seen, **wanted)
         for kind in ("revised_candles", "garbage_candles"):
-            planned = self._faults.feed(kind, pair, now_ms)
+            planned = self._lies(kind, pair, now_ms)
             if planned is not None and isinstance(planned.fault, FeedFault):
                 rows = orjson.dumps(_distorted(planned.fault, orjson.loads(rows), now_ms))
         return rows
+
+    def _lies(self, kind: str, pair: str, now_ms: int) -> Planned | None:
+        return self._faults.feed(kind, self._rules[pair].name, now_ms)
 
 
 def _distorted(fault: FeedFault, rows: list[Row], now_ms: int) -> list[Row]:

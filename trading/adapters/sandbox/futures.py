@@ -78,7 +78,9 @@ def position_risk(venue: Venue, call: Call) -> list[dict[str, Any]]:
     symbol = call.params.get("symbol")
     pair = venue.futures.pair(symbol) if symbol else None
     chosen = [item for item in venue.margin.held(call.account) if pair in (None, item.pair)]
-    return [position_answer(venue.margin, item, venue.now_ms, venue.seen_ms(item.pair)) for item in chosen]
+    return [
+        position_answer(venue.margin, item, venue.now_ms, venue.seen_ms(venue.futures, item.pair)) for item in chosen
+    ]
 
 
 def leverage_brackets(venue: Venue, call: Call) -> list[dict[str, Any]]:

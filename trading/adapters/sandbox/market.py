@@ -86,7 +86,8 @@ class Market:
     def futures(self) -> Market:
         """The same market as its perpetuals see it: their pairs, their candles."""
         candles = {pair: self.perpetuals.get(pair, spot) for pair, spot in self.candles.items() if pair in self.funding}
-        return replace(self, rules={pair: self.rules[pair] for pair in candles}, candles=candles, perpetuals={})
+        rules = {pair: replace(self.rules[pair], perpetual=True) for pair in candles}
+        return replace(self, rules=rules, candles=candles, perpetuals={})
 
     def rebased(self, now_ms: int) -> Market:
         """The same market moved in time by whole candles so that `now_ms` lies in the first trading candle."""

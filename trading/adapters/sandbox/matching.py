@@ -56,7 +56,8 @@ class Engine:
     """All orders and fills of all accounts on one market.
 
     Args:
-        thin: says for a pair and a time that only so much fills at once, marketable orders included; None: no bound.
+        thin: says for a pair (a perpetual's ends in :QUOTE) and a time that only so much fills at once, marketable
+            orders included; None: no bound.
     """
 
     def __init__(
@@ -201,7 +202,7 @@ class Engine:
         """Take the market maker's quote, as far as it is deep; what an impatient order does not get, it leaves."""
         request, (bid, ask) = order.request, self.quote(order.request.pair, at_ms)
         price = ask if request.side == "BUY" else bid
-        thin = self._thin(request.pair, at_ms)
+        thin = self._thin(self.rules[request.pair].name, at_ms)
         lots = order.remaining if thin is None else self._capped(order, price, at_ms)
         if request.time_in_force != "FOK" or lots == order.remaining:
             self._execute(order, price, lots, at_ms, maker=False)
@@ -211,7 +212,7 @@ class Engine:
     def _capped(self, order: Order, price: int, at_ms: int) -> int:
         """Lots that fill at once at `price`; when that is not all, the next fill has to wait."""
         pair = order.request.pair
-        liquidity = self._thin(pair, at_ms) or self.terms.liquidity
+        liquidity = self._thin(self.rules[pair].name, at_ms) or self.terms.liquidity
         if not liquidity.fill_units:
             return order.remaining
         order.eligible_ms = at_ms + liquidity.refill_ms

@@ -56,7 +56,7 @@ def index_klines(venue: Venue, call: Call) -> bytes:
 def depth(venue: Venue, side: Side, call: Call) -> dict[str, Any]:
     """An order book of the market maker: tick after tick, about 50,000 quote units a level, deeper further out."""
     pair = side.pair(call.text("symbol"))
-    rules, (bid, ask) = side.market.rules[pair], side.engine.quote(pair, venue.seen_ms(pair))
+    rules, (bid, ask) = side.market.rules[pair], side.engine.quote(pair, venue.seen_ms(side, pair))
     step = max(1, bid * 50 // PPM)
 
     def level(price: int, k: int) -> list[str]:
@@ -86,14 +86,14 @@ def _asked_pairs(side: Side, call: Call) -> tuple[list[str], bool]:
 
 
 def _book_ticker(venue: Venue, side: Side, pair: str) -> dict[str, Any]:
-    rules, (bid, ask) = side.market.rules[pair], side.engine.quote(pair, venue.seen_ms(pair))
+    rules, (bid, ask) = side.market.rules[pair], side.engine.quote(pair, venue.seen_ms(side, pair))
     lots = rules.lots_text(max(1, LEVEL_NOTIONAL // rules.cost(bid, 1)))
     prices = {"bidPrice": rules.price_text(bid), "askPrice": rules.price_text(ask)}
     return {"symbol": rules.symbol, **prices, "bidQty": lots, "askQty": lots}
 
 
 def _day_ticker(venue: Venue, side: Side, pair: str) -> dict[str, Any]:
-    rules, day = side.market.rules[pair], side.klines.day(pair, venue.seen_ms(pair))
+    rules, day = side.market.rules[pair], side.klines.day(pair, venue.seen_ms(side, pair))
     text = rules.price_text
     average = round(day.quote_volume / day.volume * 10**rules.price_decimals) if day.volume else day.last
     return {
@@ -136,7 +136,8 @@ def price_ticker(venue: Venue, side: Side, call: Call) -> Any:
     pairs, many = _asked_pairs(side, call)
     rules = side.market.rules
     answers = [
-        {"symbol": rules[p].symbol, "price": rules[p].price_text(side.path.price(p, venue.seen_ms(p)))} for p in pairs
+        {"symbol": rules[p].symbol, "price": rules[p].price_text(side.path.price(p, venue.seen_ms(side, p)))}
+        for p in pairs
     ]
     return answers if many else answers[0]
 
@@ -169,7 +170,7 @@ def premium_index(venue: Venue, call: Call) -> Any:
     pairs, many = _asked_pairs(side, call)
     answers = []
     for pair in pairs:
-        table, rules, seen_ms = side.market.funding[pair], side.market.rules[pair], venue.seen_ms(pair)
+        table, rules, seen_ms = side.market.funding[pair], side.market.rules[pair], venue.seen_ms(side, pair)
         known = int((table.time_ms <= venue.now_ms).sum())
         mark, index = (rules.price_text(which.path.price(pair, seen_ms)) for which in (side, venue.spot))
         answers.append(

@@ -77,6 +77,7 @@ class SymbolRules:
     lot_decimals: int
     min_notional: int = 5 * UNIT
     max_lots: int = 10**12
+    perpetual: bool = False
 
     def __post_init__(self) -> None:
         if self.price_decimals + self.lot_decimals > UNIT_DECIMALS:
@@ -91,6 +92,11 @@ class SymbolRules:
     def quote(self) -> str:
         """The asset that prices are in."""
         return self.pair.partition("/")[2]
+
+    @property
+    def name(self) -> str:
+        """What ccxt calls it: the pair, and of its perpetual BASE/QUOTE:QUOTE."""
+        return f"{self.pair}:{self.quote}" if self.perpetual else self.pair
 
     @property
     def symbol(self) -> str:

@@ -17,7 +17,7 @@ class Side:
     def __init__(self, market: Market, path: PricePath, engine: Engine, faults: Faults) -> None:
         self.market, self.path, self.engine = market, path, engine
         self.klines = Klines(market, path)
-        self.feed = Feed(self.klines, faults)
+        self.feed = Feed(self.klines, faults, market.rules)
         self._pairs = {rules.symbol: pair for pair, rules in market.rules.items()}
 
     def pair(self, symbol: str) -> str:

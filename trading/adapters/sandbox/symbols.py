@@ -60,7 +60,7 @@ def spot_info(venue: Venue, _call: Call) -> dict[str, Any]:
     symbols = [
         {
             "symbol": rules.symbol,
-            "status": "TRADING" if venue.trading(rules.pair) else "BREAK",
+            "status": "TRADING" if venue.trading(rules) else "BREAK",
             "baseAsset": rules.base,
             "baseAssetPrecision": 8,
             "quoteAsset": rules.quote,
@@ -96,7 +96,7 @@ def futures_info(venue: Venue, _call: Call) -> dict[str, Any]:
             "contractType": "PERPETUAL",
             "deliveryDate": FAR_FUTURE_MS,
             "onboardDate": venue.market.first_ms,
-            "status": "TRADING" if venue.trading(rules.pair) else "SETTLING",
+            "status": "TRADING" if venue.trading(rules) else "SETTLING",
             "baseAsset": rules.base,
             "quoteAsset": rules.quote,
             "marginAsset": rules.quote,

@@ -19,7 +19,7 @@ from trading.adapters.sandbox.money import Money, SpotMoney
 from trading.adapters.sandbox.orders import RefusalError
 from trading.adapters.sandbox.path import PricePath
 from trading.adapters.sandbox.perpetuals import PerpetualMoney
-from trading.adapters.sandbox.rules import UNIT, to_units
+from trading.adapters.sandbox.rules import UNIT, SymbolRules, to_units
 from trading.adapters.sandbox.side import Side
 from trading.adapters.sandbox.traffic import Traffic
 
@@ -62,13 +62,13 @@ class Venue:
         skew = self.faults.venue("clock_skew", "", self.now_ms)
         return self.now_ms + (0 if skew is None else skew.skew_ms)
 
-    def seen_ms(self, pair: str) -> int:
+    def seen_ms(self, side: Side, pair: str) -> int:
         """The time whose prices of a pair are shown now."""
-        return self.spot.feed.seen_ms(pair, self.now_ms)
+        return side.feed.seen_ms(pair, self.now_ms)
 
-    def trading(self, pair: str) -> bool:
-        """Whether a pair can be traded now."""
-        return self.faults.venue("delisting", pair, self.now_ms) is None
+    def trading(self, rules: SymbolRules) -> bool:
+        """Whether a pair or a perpetual can be traded now."""
+        return self.faults.venue("delisting", rules.name, self.now_ms) is None
 
     def delistings(self, pair: str) -> list[int]:
         """When a pair's trading ends or has ended, as far as it is planned."""
@@ -77,7 +77,7 @@ class Venue:
     def tradable(self, side: Side, symbol: str) -> str:
         """`side.pair`, provided that it is traded; raises RefusalError -1013 else."""
         pair = side.pair(symbol)
-        if not self.trading(pair):
+        if not self.trading(side.market.rules[pair]):
             raise RefusalError(-1013, "Market is closed.")
         return pair
 
@@ -99,10 +99,10 @@ class Venue:
         return None if thin is None else Liquidity(round(thin.max_fill * UNIT), thin.refill_ms)
 
     def _close_delisted(self) -> None:
-        for pair in self.market.pairs:
-            if not self.trading(pair):
-                self.spot.engine.expire(pair, self.now_ms)
-                self.futures.engine.expire(pair, self.now_ms)
+        for side in (self.spot, self.futures):
+            for rules in side.market.rules.values():
+                if not self.trading(rules):
+                    side.engine.expire(rules.pair, self.now_ms)
 
     def _moved(self, before_ms: int, after_ms: int) -> None:
         self.spot.engine.advance(before_ms, after_ms)
