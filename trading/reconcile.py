@@ -56,13 +56,16 @@ class BooksDifference:
         )
 
 
-def compare_books(bot: Lines, journal: Lines, exchange: Lines, tolerance: float = 1e-9) -> BooksDifference:
-    """Compare three books, each order_id -> (pair, side, filled, cost).
+def compare_books(
+    bot: Lines | None, journal: Lines, exchange: Lines | None, tolerance: float = 1e-9
+) -> BooksDifference:
+    """Compare three books, each order_id -> (pair, side, filled, cost); None for one that cannot be read.
 
     Args:
         tolerance: allowed difference relative to the largest value, for what floating point costs.
     """
-    books = {"bot": _filled(bot), "journal": _filled(journal), "exchange": _filled(exchange)}
+    given = {"bot": bot, "journal": journal, "exchange": exchange}
+    books = {name: _filled(book) for name, book in given.items() if book is not None}
     ids = sorted(set().union(*books.values()))
     missing: dict[str, tuple[str, ...]] = {}
     wrong: dict[str, str] = {}

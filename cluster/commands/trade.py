@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.commands.trade_backtest import backtest, report
+from cluster.commands.trade_reconcile import reconcile
 from cluster.console import ConsoleProgress, to_json
 from cluster.kill_switch import ANSWER_S, pull
 from cluster.settings import Settings
@@ -19,6 +20,7 @@ from trading.kill_switch import Verb
 app = typer.Typer(help="Run Freqtrade bots behind the risk manager; halt, resume and watch them.", no_args_is_help=True)
 app.command()(backtest)
 app.command()(report)
+app.command()(reconcile)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for answers; it is in force before.")]
 Who = Annotated[str, typer.Option(help="Your name, for the journal.")]

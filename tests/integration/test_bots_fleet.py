@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from cluster.settings import Settings
 from observability.progress import NullProgress
+from tests.contract.sandbox_kit import trader_of
 from trading.journal import Journal
 
 pytestmark = pytest.mark.slow
@@ -162,3 +164,44 @@ def test_the_bots_show_their_metrics(trading: dict[str, Any]) -> None:
     assert 'mtst_bot_loops_total{bot="swing"}' in text
     last = next(line for line in text.splitlines() if line.startswith("mtst_bot_last_loop_timestamp_seconds{"))
     assert abs(float(last.split()[-1]) - time.time()) < 600, "by the wall, not by the virtual clock"
+
+
+def test_an_operator_sees_what_agrees_what_differs_and_what_becomes_of_it(trading: dict[str, Any]) -> None:
+    from cluster.commands import trade as command
+    from cluster.stages import trade as stage
+    from trading.adapters.fleet_reconcile import look
+
+    def asked(*options: str) -> tuple[int, str]:
+        done = CliRunner().invoke(command.app, ["reconcile", *options], obj=trading["settings"])
+        return done.exit_code, done.stdout
+
+    def differing() -> dict[str, str]:
+        code, text = asked("--json")
+        found = [each for bot in json.loads(text) for each in bot["differences"]]
+        assert code == bool(found), found
+        return {each["order"] or each["what"]: each["kind"] for each in found}
+
+    fleet, api = trading["fleet"], trader_of(trading["exchange"], "swing")
+    before = _orders(trading, "swing")
+    assert differing() == {}
+    assert _orders(trading, "swing") == before
+    code, text = asked()
+    assert (code, text.count("agree"), text.count("bot, journal, exchange")) == (0, 2, 2)
+
+    low = api.fetch_ticker("BTC/USDT")["last"] * 0.5
+    made = [
+        str(api.create_order("BTC/USDT", "limit", "buy", 0.01, low, {"newClientOrderId": name})["id"])
+        for name in ("x-" + "0" * 32, "by-hand")
+    ]
+    fleet.hold()
+    seen = {each.order: each.kind for bot in look(fleet) for each in bot.differences}
+    assert seen == dict(zip(made, ("orphan", "stranger"), strict=True))
+    code, text = asked()
+    assert code == 1
+    assert "swing stranger BTC/USDT" in text
+    stage.run_until(fleet, 2, NullProgress())
+    assert differing() == {made[1]: "stranger"}, "the bot's own reconciler took the orphan back"
+    api.load_time_difference()  # virtual time has gone on
+    api.cancel_order(made[1], "BTC/USDT")
+    stage.run_until(fleet, 2, NullProgress())
+    assert differing() == {}

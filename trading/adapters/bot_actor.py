@@ -16,6 +16,7 @@ from trading.adapters.bot_spec import BotSpec
 from trading.adapters.coordinator_actor import RayCoordinator
 from trading.adapters.risk_port import RayRisk
 from trading.reconcile import OrderLine
+from trading.reconciliation import BotView
 
 
 class BotActor:
@@ -45,6 +46,10 @@ class BotActor:
     def book(self) -> dict[str, OrderLine]:
         """What every order in the bot's database filled, wherever in the cluster that lies."""
         return self._runner.book()
+
+    def view(self) -> BotView:
+        """See BotRunner."""
+        return self._runner.view()
 
     def _risk(self) -> Any:
         import ray

@@ -25,6 +25,7 @@ from trading.adapters.bot_books import read_book, read_trades
 from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.adapters.venue_clock import RealSleep, VirtualSleep, real_time
 from trading.reconcile import OrderLine
+from trading.reconciliation import BotView
 
 log = get_logger(__name__)
 
@@ -154,6 +155,24 @@ class BotRunner:
     def book(self) -> dict[str, OrderLine]:
         """What every order in the bot's database filled."""
         return read_book(self._spec.database) if self._spec is not None else {}
+
+    def view(self) -> BotView:
+        """What the bot sees of its account; an order for its reconciler is looked for in the next loop.
+
+        Raises:
+            TradingError: it does not trade now, or its database cannot be read. ExchangeError: the exchange cannot.
+        """
+        worker, spec = self._worker, self._spec
+        if worker is None or spec is None or worker.desk.gate is None:
+            raise TradingError(f"the bot is {self._phase}", where=self.folder.name, todo=self._error or "look again")
+        from trading.adapters.bot_view import bot_view  # with Freqtrade, which the worker has imported
+
+        desk, sleeper = worker.desk, self._sleeper
+        if sleeper is not None:
+            sleeper.catch_up()  # an exchange refuses what is asked at another time than its own
+        found = bot_view(worker.freqtrade, spec.pairs, desk.books.marks, desk.gate.approvals.outstanding)
+        desk.gate.orphans_likely |= any(order.origin in ("orphan", "stranger") for order in found.resting)
+        return found
 
     def reload(self) -> None:
         """Have Freqtrade read its configuration again, as its own `/reload_config` does."""

@@ -10,6 +10,7 @@ from sqlalchemy import case, func, select
 
 from trading.adapters.venue_kind import is_spot
 from trading.events import Position
+from trading.reconciliation import Holding
 
 DUST = 10.0  # quote currency; less cannot be traded and is left over by rounding to lots
 SLACK = 0.01  # of a position: fees taken in the base currency
@@ -64,14 +65,19 @@ def positions(bot: Any, marks: Mapping[str, float]) -> tuple[Position, ...]:
     )
 
 
-def differences(bot: Any, marks: Mapping[str, float]) -> list[str]:
-    """Where the exchange has more or less than the bot's orders explain, in words."""
+def compared(bot: Any, marks: Mapping[str, float]) -> list[Holding]:
+    """What the exchange has of every pair beside what the bot's orders explain."""
     expected, pending, found = net_bought(), _pending(), []
     for pair, mark in marks.items():
-        have, want = owned(bot, pair), expected.get(pair, 0.0)
-        if abs(have - want) > pending.get(pair, 0.0) + max(DUST / mark, SLACK * abs(want)):
-            found.append(f"{pair}: the exchange has {have:.8g}, the bot's orders say {want:.8g}")
+        want = expected.get(pair, 0.0)
+        tolerance = pending.get(pair, 0.0) + max(DUST / mark, SLACK * abs(want))
+        found.append(Holding(pair, owned(bot, pair), want, tolerance))
     return found
+
+
+def differences(bot: Any, marks: Mapping[str, float]) -> list[str]:
+    """Where the exchange has more or less than the bot's orders explain, in words."""
+    return [f"{held.pair}: {held.text}" for held in compared(bot, marks) if not held.agrees]
 
 
 def resting() -> int:

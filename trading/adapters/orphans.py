@@ -8,7 +8,7 @@ orders that still rest: they lock coins that the bot wants to sell, or to protec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
@@ -19,11 +19,22 @@ from observability.errors import ExchangeError
 from observability.logging import get_logger
 from trading.adapters.gate import EXIT, STOP
 from trading.adapters.venue_kind import order_books
+from trading.reconciliation import Origin
 
 log = get_logger(__name__)
 
 OURS = re.compile(rf"({re.escape(EXIT)}|{re.escape(STOP)})[0-9a-f]{{32}}")
 RESERVED = re.compile(r"r-[0-9a-f]{32}")
+
+
+def origin_of(order: Mapping[str, Any], pair: str) -> Origin:
+    """Whose order that is which rests on the exchange; asks the database of the bot."""
+    name = str(order.get("clientOrderId") or "")
+    if Order.order_by_id(str(order["id"]), pair) is not None:
+        return "booked"
+    if RESERVED.fullmatch(name):
+        return "reserved"
+    return "orphan" if OURS.fullmatch(name) else "stranger"
 
 
 def clear_orphans(exchange: Any, pairs: Iterable[str]) -> dict[str, str]:
@@ -39,15 +50,14 @@ def clear_orphans(exchange: Any, pairs: Iterable[str]) -> dict[str, str]:
         except ccxt.BaseError as error:
             raise ExchangeError(f"{type(error).__name__}: {error}", where=pair) from error
         for order in resting:
-            name, order_id = str(order.get("clientOrderId") or ""), str(order["id"])
-            if Order.order_by_id(order_id, pair) is not None or RESERVED.fullmatch(name):
-                continue
-            if OURS.fullmatch(name) is None:
+            order_id, origin = str(order["id"]), origin_of(order, pair)
+            if origin == "stranger":
                 strangers[order_id] = pair
+            if origin != "orphan":
                 continue
             try:
                 exchange._api.cancel_order(order_id, pair, params=book)
-                log.warning("orphan_cancelled", pair=pair, order=order_id, client_id=name)
+                log.warning("orphan_cancelled", pair=pair, order=order_id, client_id=order.get("clientOrderId"))
             except ccxt.OrderNotFound:
                 log.warning("orphan_gone", pair=pair, order=order_id)  # filled or cancelled meanwhile
             except ccxt.BaseError as error:

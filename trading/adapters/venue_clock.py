@@ -68,6 +68,9 @@ class RealSleep:
     def join(self) -> None:
         """Nothing to join."""
 
+    def catch_up(self) -> None:
+        """Nothing to catch up with."""
+
     def sleep(self, seconds: float) -> None:
         """Wait, at most `seconds`."""
         self._stop.wait(max(0.0, seconds))
@@ -140,7 +143,7 @@ class VirtualSleep:
     """
 
     def __init__(self, url: str, name: str) -> None:
-        self._clock = Participant(url, name)
+        self._clock, self._venue = Participant(url, name), VenueClock(url)
         self._travel: time_machine.travel | None = None
         self._traveller: Any = None
         self._stop = Event()
@@ -152,6 +155,16 @@ class VirtualSleep:
             ExchangeError: the exchange does not answer.
         """
         self._turn(self._clock.join())
+
+    def catch_up(self) -> None:
+        """Turn to the exchange's present time, for somebody who asks it something while the bot sleeps.
+
+        Raises:
+            ExchangeError: the exchange does not answer.
+        """
+        now_ms = self._venue.now_ms()
+        if now_ms > time.time() * 1000:
+            self._turn(now_ms)
 
     def sleep(self, seconds: float) -> None:
         """Sleep `seconds` of virtual time; returns early when interrupted."""
