@@ -36,6 +36,8 @@ CANDLE_MS = 900_000
 PAIR = "ETH/USDT"
 PATIENCE_S = 60.0
 POLL_S = 0.25
+OPEN = ("new", "partially_filled")
+OPEN_ORDERS = "SELECT order_id FROM orders WHERE ft_is_open = 1"
 DUST = 10.0  # quote units: rounding to lots and fees in base leave as much
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -49,7 +51,7 @@ class Harm:
 
     Attributes:
         fills: orders that the exchange filled, at least in part. known: of them, those the bot's database has whole.
-        orphans: the others.
+        orphans: the others, and orders that are open on the exchange while its database says that they are over.
         duplicates: entries beyond the one that was wanted.
         unprotected: positions that nobody's stop watches, or that are still held far below their stop.
         money: by how much the database and the exchange differ about what was paid and received.
@@ -266,21 +268,27 @@ class Stand:
             for key in {*theirs, *mine}
         )
         held, price, watched = self.held(), self.price(), sum(self._watched(name) for name in self._known())
+        forgotten = {order["order_id"] for order in self.orders() if order["status"] in OPEN}
+        forgotten -= {number for name in self._known() for number in self._column(name, OPEN_ORDERS)}
         unprotected = int((held - watched) * price > DUST) + int(stop > price and held * price > DUST)
         entries = sum(line.side == "buy" for line in theirs.values())
         money = 0.0 if money < 1e-8 else money
-        return Harm(len(theirs), len(same), len(theirs) - len(same), max(0, entries - 1), unprotected, money)
+        orphans = len({*theirs, *forgotten} - same) + len(forgotten & same)
+        return Harm(len(theirs), len(same), orphans, max(0, entries - 1), unprotected, money)
 
     def _known(self) -> list[str]:
         return [path.name for path in self.root.iterdir() if path.name != "space"]
 
     def _watched(self, name: str) -> float:
         """Base currency in open trades that have a stop, by a bot's database."""
+        return sum(self._column(name, "SELECT amount FROM trades WHERE is_open = 1 AND stop_loss > 0"))
+
+    def _column(self, name: str, query: str) -> list[Any]:
+        """The first column of what a bot's database answers, nothing while there is none."""
         if not self.database(name).exists():
-            return 0.0
+            return []
         with contextlib.closing(sqlite3.connect(f"file:{self.database(name)}?mode=ro", uri=True)) as database:
-            query = "SELECT COALESCE(SUM(amount), 0) FROM trades WHERE is_open = 1 AND stop_loss > 0"
-            return float(database.execute(query).fetchone()[0])
+            return [row[0] for row in database.execute(query)]
 
     def _write_ours(self, name: str) -> None:
         usual: dict[str, Any] = {
