@@ -78,6 +78,10 @@ class RemoteRisk:
         self._http = httpx.Client(base_url=url, timeout=5.0, trust_env=False)
         self._codecs = {method: _codec(method) for method in METHODS}
 
+    def close(self) -> None:
+        """Give the connection back."""
+        self._http.close()
+
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method not in METHODS:
             raise AttributeError(method)

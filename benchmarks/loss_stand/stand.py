@@ -127,7 +127,9 @@ class Stand:
         for name in list(self._bots):
             self.kill(name)
         self.kill_risk()
+        self.risk.close()
         self._market.close()
+        self._clock.leave()
         with contextlib.closing(self.client):
             self.exchange.stop()
         shutil.rmtree(self.root, ignore_errors=True)
