@@ -191,6 +191,14 @@ def _farewell(last: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _trades(bot: Any) -> str:
+    """What a bot's database says; of one that is away, that it is, and what it said last."""
+    pairs = ", ".join(bot.open_trades)
+    if bot.database:
+        return f"alive, but {bot.database} (open when it was read last: {pairs or 'unknown'})"
+    return f"open {pairs or 'nothing'}, {bot.closed_trades} closed for {bot.profit:+.2f}, {bot.orders} orders"
+
+
 def _lines(found: Any) -> str:
     lines = [f"Trading is {found.state}: {found.reason} ({found.who})."]
     for bot in found.bots:
@@ -199,9 +207,6 @@ def _lines(found: Any) -> str:
         trouble += f"; replaced {bot.replaced} times" if bot.replaced else ""
         trouble += f"; {bot.last_error}" if bot.last_error else ""
         equity = f"{bot.equity:.2f}" if bot.equity else "unknown"
-        lines.append(
-            f"  {bot.name}: {bot.phase}, equity {equity}, open {', '.join(bot.open_trades) or 'nothing'}, "
-            f"{bot.closed_trades} closed for {bot.profit:+.2f}, {bot.orders} orders{trouble}"
-        )
+        lines.append(f"  {bot.name}: {bot.phase}, equity {equity}, {_trades(bot)}{trouble}")
     lines += [f"  {name}: its legs are {phase}" for name, phase in sorted(found.legs.items())]
     return "\n".join([*lines, *([f"Note: {found.note}."] if found.note else [])])

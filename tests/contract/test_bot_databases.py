@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from observability.ports import free_port
 from tests.postgres_kit import Server
 from trading.adapters.bot_books import TradeCounts, read_book, read_trades
 from trading.adapters.bot_database import BotSchema, Database, bot_database, schemas, url_of
+from trading.adapters.bot_runner import BEGUN, BotRunner
+from trading.adapters.bot_spec import BotSpec
 from trading.adapters.freqtrade_config import masked
 from trading.reconcile import OrderLine
 
@@ -139,3 +142,44 @@ def test_nobody_may_read_the_password_and_a_dead_database_is_told_without_it(tmp
         with pytest.raises(TradingError, match="does not answer") as told:
             ask()
         assert "hush" not in str(told.value)
+
+
+class Idle(BotRunner):
+    """A runner that was told what to trade and has not built its worker yet."""
+
+    def _live(self) -> None:
+        self._phase = "starting"
+
+
+def _idle(folder: Path, dsn: Path) -> BotRunner:
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = BotSpec(
+        "swing", "swing", "swing", "sandbox", "live", ("BTC/USDT",), "15m", str(folder), "http://unused",
+        dsn_file=str(dsn),
+    )  # fmt: skip
+    (folder / BEGUN).write_text(spec.to_json())
+    made = Idle(folder, lambda: None)
+    made._thread.join()
+    return made
+
+
+def test_a_bot_is_alive_while_its_database_is_away(postgres: Server, tmp_path: Path) -> None:
+    folder, dsn = tmp_path / "bots" / "swing", _dsn_file(tmp_path, postgres)
+    schema = bot_database(folder, "swing", "live", str(dsn))
+    assert isinstance(schema, BotSchema)
+    schema.claim()
+    _tables(schema)
+    bot = _idle(folder, dsn)
+    there = bot.status()
+    assert (there.database, there.open_trades, there.closed_trades, there.orders) == ("", ("ETH/USDT",), 1, 2)
+    postgres.stop()
+    try:
+        away, fresh = bot.status(), _idle(folder, dsn).status()
+    finally:
+        postgres.start()
+    assert away == replace(there, database=away.database)
+    assert away.pid == os.getpid()
+    assert "the bots' database does not answer" in away.database
+    assert (fresh.phase, fresh.open_trades) == ("starting", ()), "nothing is known of it, and it says why"
+    assert "does not answer" in fresh.database
+    assert bot.status() == there

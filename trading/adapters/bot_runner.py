@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from observability.files import write_whole
 from observability.logging import get_logger
 from observability.metrics import Meters
 from observability.only_one import lock_file
-from trading.adapters.bot_books import read_book, read_trades
+from trading.adapters.bot_books import TradeCounts, read_book, read_trades
 from trading.adapters.bot_spec import ARBITRAGES, BotSpec
 from trading.adapters.venue_clock import RealSleep, VirtualSleep, real_time
 from trading.reconcile import OrderLine
@@ -49,6 +49,8 @@ class BotStatus:
         doubts: errors inside the strategy that became "no entry", by place.
         forecast_p50_ms, forecast_p99_ms: latency of the forecasts that it asked for.
         replaced: times that whoever watches the bots gave it a new actor.
+        database: why the bot's database cannot be read, though the bot answers; trades and orders are then those of
+            the last time that it could be, none where it never could. "" while it can.
     """
 
     name: str
@@ -70,6 +72,7 @@ class BotStatus:
     forecast_p50_ms: float = 0.0
     forecast_p99_ms: float = 0.0
     replaced: int = 0
+    database: str = ""
 
 
 class BotRunner:
@@ -91,6 +94,7 @@ class BotRunner:
         self._exporter: Exporter | None = None
         self._meters: Meters | None = None
         self._phase, self._error, self._restarts, self._restarts_before = "importing", "", 0, 0
+        self._trades = TradeCounts((), 0, 0, 0.0)  # as they were read last
         self._failures = 0  # in a row: a bot that ran since its last failure is tried again at once
         self._born_ms = int(real_time() * 1000)
         self._take_up()
@@ -126,23 +130,28 @@ class BotRunner:
     def status(self) -> BotStatus:
         """Where the bot stands; works at any moment."""
         name = self._spec.name if self._spec else self.folder.name
-        worker = self._worker
-        if worker is None or self._spec is None:
-            return BotStatus(name, os.getpid(), self._phase, restarts=self._restarts, last_error=self._error)
-        trades = read_trades(self._spec.database)
-        gate, bot, stats = worker.desk.gate, worker.freqtrade, self._forecasts and self._forecasts.stats()
-        return BotStatus(
+        trades, away = self._count_trades()
+        found = BotStatus(
             name=name,
             pid=os.getpid(),
             phase=self._phase,
-            loops=worker.loops,
-            now_ms=int(time.time() * 1000),
             open_trades=trades.open_pairs,
             closed_trades=trades.closed,
             orders=trades.orders,
             profit=trades.profit,
-            equity=worker.desk.equity(),
             restarts=self._restarts,
+            last_error=self._error,
+            database=away,
+        )
+        worker = self._worker
+        if worker is None:
+            return found
+        gate, bot, stats = worker.desk.gate, worker.freqtrade, self._forecasts and self._forecasts.stats()
+        return replace(
+            found,
+            loops=worker.loops,
+            now_ms=int(time.time() * 1000),
+            equity=worker.desk.equity(),
             last_error=self._error or worker.last_error,
             refusals=dict(gate.approvals.refusals) if gate else {},
             doubts=dict(bot.strategy.problems),
@@ -151,6 +160,16 @@ class BotRunner:
             forecast_p50_ms=stats.p50_ms if stats else 0.0,
             forecast_p99_ms=stats.p99_ms if stats else 0.0,
         )
+
+    def _count_trades(self) -> tuple[TradeCounts, str]:
+        """The bot's trades, and why they are the last known ones if they are; a bot lives without its database."""
+        if self._spec is None:
+            return self._trades, ""
+        try:
+            self._trades = read_trades(self._spec.database)
+        except MtstError as error:
+            return self._trades, error.what
+        return self._trades, ""
 
     def book(self) -> dict[str, OrderLine]:
         """What every order in the bot's database filled."""

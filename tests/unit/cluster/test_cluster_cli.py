@@ -134,3 +134,15 @@ def test_an_equity_that_is_not_known_is_not_shown_as_ruin() -> None:
     told = _lines(TradeStatus("active", "system", "the books agree", bots))
     assert "swing: running, equity 10.50" in told
     assert "scalp: failed, equity unknown" in told
+
+
+def test_a_bot_whose_database_is_away_is_shown_alive_and_holds_nothing_only_if_that_is_known() -> None:
+    away = "the bots' database does not answer: connection refused"
+    bots = (
+        BotStatus("swing", 7, "running", open_trades=("BTC/USDT",), database=away),
+        BotStatus("scalp", 8, "failed", database=away),
+    )
+    told = _lines(TradeStatus("active", "system", "the books agree", bots))
+    assert f"swing: running, equity unknown, alive, but {away} (open when it was read last: BTC/USDT)" in told
+    assert f"scalp: failed, equity unknown, alive, but {away} (open when it was read last: unknown)" in told
+    assert "nothing" not in told
