@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from benchmarks.bias_legs import depending
 from benchmarks.figures import Figure, Figures
 from cluster.settings import Settings
 from cluster.stages.exchange import start_exchange
@@ -29,25 +30,40 @@ from observability.errors import StartError
 from observability.progress import NullProgress, Progress
 from pipelines.candles import TIMESTAMP
 from trading.adapters.backtest.candles import write_candles, write_funding
-from trading.adapters.bot_spec import STRATEGIES, BotSpec
+from trading.adapters.bot_spec import ARBITRAGES, STRATEGIES, BotSpec
 from trading.adapters.freqtrade_config import write_config
+from trading.arbitrage.coordinator import LegName
+from trading.arbitrage.standing import LONG, SHORT
 
 START_MS, STEP_MS, ROWS = 1_704_067_200_000, 900_000, 2_400
 CONSOLE = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "standard"}},
     "root": {"handlers": ["console"], "level": "INFO"},
 }
+NO_CANDLE = "reads no candle: lookahead-analysis has no signal to try, other candles give the same columns"
 ALLOWED_VARIANCE = 1e-3  # percent: below it an exponential mean's forgotten past moves no decision
 Tables = dict[str, pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a strategy is checked on. startup: candles that it wants before its first signal."""
+    """What a bot is checked on.
+
+    Attributes:
+        startup: candles that it wants before its first signal.
+        strategy: the bot's; "" for that of its name. leg: of an arbitrage, which trades the first pair alone.
+    """
 
     pairs: tuple[str, str] = ("BTC/USDT", "ETH/USDT")
     startup: int = 400
     settings: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str = ""
+    leg: LegName | None = None
+
+    @property
+    def traded(self) -> tuple[str, ...]:
+        """The pairs of the bot."""
+        return self.pairs if self.leg is None else self.pairs[:1]
 
 
 PERPETUALS = ("BTC/USDT:USDT", "ETH/USDT:USDT")
@@ -57,7 +73,10 @@ CASES = {
     # The check plays one pair at a time, and a leg without its partner is closed after the leg time-out: that exit is
     # right and looks like a bias, so it is put off; what is judged is the signals. Its own tests play the time-out.
     "stat_arb": Case(PERPETUALS, 600, LEGS),
+    **{f"{name}-long": Case(startup=30, settings={"leg": LONG}, strategy=name, leg=LONG) for name in ARBITRAGES},
+    **{f"{name}-short": Case(PERPETUALS, 30, {"leg": SHORT}, name, SHORT) for name in ARBITRAGES},
 }
+CLASSES = {**STRATEGIES, **ARBITRAGES}
 
 
 def random_walk(seed: int, rows: int = ROWS) -> pl.DataFrame:
@@ -128,7 +147,8 @@ def prepare(folder: Path, url: str, strategy: str) -> list[str]:
     tables = market(home / "candles", case.pairs)
     known = {"forecasts": str(forecasts(home / "forecasts.parquet", tables))} if strategy == "nn_predictor" else {}
     spec = BotSpec(
-        name=strategy, strategy=strategy, account=strategy, venue="sandbox", mode="dry-run", pairs=case.pairs,
+        name=strategy, strategy=case.strategy or strategy, account=strategy, venue="sandbox", mode="dry-run",
+        pairs=case.traded,
         timeframe="15m", folder=str(home), url=url, api_server=False,
         settings={"max_history": case.startup, **case.settings, **known},
     )  # fmt: skip
@@ -151,24 +171,27 @@ def freqtrade(verb: str, *arguments: str, timeout_s: float = 300.0) -> str:
     return done.stdout + done.stderr
 
 
-def lookahead(configs: list[str], strategy: str) -> dict[str, str]:
-    """What `freqtrade lookahead-analysis` writes of a strategy; raises StartError when it found too few trades."""
+def lookahead(configs: list[str], strategy: str) -> dict[str, str] | None:
+    """What `freqtrade lookahead-analysis` writes of a strategy; None when it found too few trades to try."""
     out = Path(configs[-1]).parent / "lookahead.csv"
     span = f"{_at(CASES[strategy].startup)}-{_at(ROWS)}"
     said = freqtrade(
-        "lookahead-analysis", *configs, "--timerange", span, "--strategy", STRATEGIES[strategy],
+        "lookahead-analysis", *configs, "--timerange", span, "--strategy", _class(strategy),
         "--minimum-trade-amount", "5", "--targeted-trade-amount", "10", "--lookahead-analysis-exportfilename", str(out),
     )  # fmt: skip
     if not out.exists():
         raise StartError(f"lookahead-analysis judged nothing: {said[-1500:]}", where=strategy)
     with out.open() as file:
-        return next(row for row in csv.DictReader(file))
+        row = next(iter(csv.DictReader(file)), None)
+    if row is None and "less than minimum_trade_amount" not in said:
+        raise StartError(f"lookahead-analysis judged nothing: {said[-1500:]}", where=strategy)
+    return row
 
 
 def recursive(configs: list[str], strategy: str, startup: int) -> tuple[float, bool]:
     """Largest variance, in percent, of an indicator that has seen only `startup` candles; and if one looks ahead."""
     said = freqtrade(
-        "recursive-analysis", *configs, "--timerange", f"{_at(1000)}-{_at(1400)}", "--strategy", STRATEGIES[strategy],
+        "recursive-analysis", *configs, "--timerange", f"{_at(1000)}-{_at(1400)}", "--strategy", _class(strategy),
         "--startup-candle", str(startup), "--pairs", CASES[strategy].pairs[0],
     )  # fmt: skip
     return largest_variance(said), "found lookahead" in said
@@ -184,10 +207,15 @@ def largest_variance(said: str) -> float:
 
 
 def check(folder: Path, url: str, strategy: str) -> dict[str, float]:
-    """Both checks of one strategy."""
-    configs = prepare(folder, url, strategy)
+    """Both checks of one strategy; raises StartError where there was nothing to try, and it does read candles."""
+    configs, case = prepare(folder, url, strategy), CASES[strategy]
     found = lookahead(configs, strategy)
-    variance, ahead = recursive(configs, strategy, CASES[strategy].startup)
+    variance, ahead = recursive(configs, strategy, case.startup)
+    if found is None:
+        if case.leg is None:
+            raise StartError("lookahead-analysis found too few trades", where=strategy)
+        read = depending(random_walk(4), random_walk(5), case.leg)
+        return {"signals": 0.0, "biased": float(len(read) + ahead), "variance": variance}
     biased = int(found["biased_entry_signals"]) + int(found["biased_exit_signals"])
     named = found["biased_indicators"] not in ("", "nan")
     return {
@@ -197,8 +225,8 @@ def check(folder: Path, url: str, strategy: str) -> dict[str, float]:
     }
 
 
-def run(progress: Progress, *, strategies: tuple[str, ...] = tuple(STRATEGIES)) -> Figures:
-    """Both checks of every strategy."""
+def run(progress: Progress, *, strategies: tuple[str, ...] = tuple(CASES)) -> Figures:
+    """Both checks of every strategy, of an arbitrage's on each of its legs."""
     rows, facts = [], {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -209,7 +237,8 @@ def run(progress: Progress, *, strategies: tuple[str, ...] = tuple(STRATEGIES)) 
             for strategy in strategies:
                 with progress.task(strategy):
                     facts[strategy] = found = check(folder, exchange.url, strategy)
-                note = f"{found['signals']:.0f} signals tried"
+                leg = CASES[strategy].leg is not None and not found["signals"]
+                note = NO_CANDLE if leg else f"{found['signals']:.0f} signals tried"
                 rows += [
                     Figure(f"{strategy}: biased signals and indicators", found["biased"], "", goal=0, at_most=True,
                            goal_of="value", note=note),
@@ -219,6 +248,11 @@ def run(progress: Progress, *, strategies: tuple[str, ...] = tuple(STRATEGIES)) 
         finally:
             exchange.stop()
     return Figures("bias of the strategies", tuple(rows), "leakage inside a model is not seen by these checks", facts)
+
+
+def _class(strategy: str) -> str:
+    """Of a case's strategy, as Freqtrade resolves it."""
+    return CLASSES[CASES[strategy].strategy or strategy]
 
 
 def _at(row: int) -> int:

@@ -40,7 +40,7 @@ def trading(
 
 @app.command()
 def bias(*, json: Json = None) -> None:
-    """Freqtrade's lookahead-analysis and recursive-analysis of every strategy, by its own command line; a minute."""
+    """Freqtrade's lookahead-analysis and recursive-analysis of every strategy, by its own command line; about 90 s."""
     _run("bias", json)
 
 

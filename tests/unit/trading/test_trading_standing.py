@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.errors import MtstError
-from trading.arbitrage.carry import CarryPolicy, GapPolicy, gap_wanted
+from trading.arbitrage.carry import CarryPolicy, GapPolicy, carry_wanted, gap_wanted
 from trading.arbitrage.coordinator import LegName, Phase
 from trading.arbitrage.standing import LONG, SHORT, Advice, LegView, PairPlan, Standing, advise
 
@@ -187,3 +187,36 @@ def test_no_leg_stands_alone_for_longer_than_the_time_out_and_silence_ends_both(
             book.obey(advice, fills=False, accepts=False)
     whole = {leg: book.held > 0 for leg, book in books.items()}
     assert whole[LONG] == whole[SHORT], "in quiet times both are held or none"
+
+
+PRICES = st.sampled_from([99.0, 100.0, 101.0, 102.0, 104.0])
+VIEWS = st.builds(
+    lambda leg, price, held, pending, ready, rate: LegView(
+        leg, held, pending, price, price + 0.01, 4.0, ready, (rate,) * 9 if leg == SHORT else ()
+    ),
+    st.sampled_from([LONG, SHORT]), PRICES, st.sampled_from([0.0, 4.0]), st.booleans(), st.booleans(),
+    st.sampled_from([-0.001, 0.0, 0.001]),
+)  # fmt: skip
+TOLD = st.lists(st.tuples(VIEWS, st.integers(0, 20 * MINUTE)), max_size=12)
+
+
+@given(TOLD, TOLD, TOLD, st.sampled_from([PLAN, PairPlan(CarryPolicy())]))
+def test_no_advice_depends_on_what_is_told_later(
+    past: list[tuple[LegView, int]], one: list[tuple[LegView, int]], other: list[tuple[LegView, int]], plan: PairPlan
+) -> None:
+    def advised(told: list[tuple[LegView, int]]) -> list[Advice]:
+        standing, now_ms, answers = Standing(), 0, []
+        for each, later_ms in told:
+            now_ms += later_ms
+            standing, advice = advise(standing, each, now_ms, plan)
+            answers.append(advice)
+        return answers
+
+    assert advised([*past, *one])[: len(past)] == advised([*past, *other])[: len(past)] == advised(past)
+
+
+@given(st.lists(st.floats(-0.01, 0.01), max_size=30), st.booleans())
+def test_carry_is_judged_by_its_window_of_payments_alone(rates: list[float], held: bool) -> None:
+    policy = CarryPolicy()
+    window = rates[-policy.window :]
+    assert carry_wanted(held, rates, 100.0, 100.1, policy) == carry_wanted(held, window, 100.0, 100.1, policy)
