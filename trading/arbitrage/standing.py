@@ -31,6 +31,7 @@ from trading.orders import Reader, to_plain
 LONG: LegName = "a"
 SHORT: LegName = "b"
 TIMEOUT_MS, SILENCE_MS = 180_000, 600_000  # three and ten loops of a leg on virtual time
+APART_MS = 10_000  # two loops by the wall clock; on virtual time, whose minute is a loop, the same loop
 Verb: TypeAlias = Literal["open", "hold", "close"]
 
 
@@ -75,23 +76,27 @@ class PairPlan:
         legs: how long one leg may wait for the other.
         rest_ms: how long nothing is opened after a pair that had to be unwound.
         silence_ms: a leg that was not heard for so long counts as lost; a leg that hears nothing for so long closes.
+        apart_ms: prices of the two books that were told further apart are not those of one time.
     """
 
     policy: CarryPolicy | GapPolicy
     legs: LegPolicy = field(default_factory=lambda: LegPolicy(TIMEOUT_MS))
     rest_ms: int = 3_600_000
     silence_ms: int = SILENCE_MS
+    apart_ms: int = APART_MS
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Everything that is known. told: legs that were asked to open; views, heard: of each leg, never kept on disk."""
+    """Everything that is known. told: legs that were asked to open; never kept on disk: views and heard of each leg,
+    and whether the pair was wanted when both books were last seen at one time."""
 
     pair: Pair = field(default_factory=Pair)
     told: frozenset[LegName] = frozenset()
     rest_until_ms: int = 0
     views: Mapping[LegName, LegView] = field(default_factory=dict)
     heard: Mapping[LegName, int] = field(default_factory=dict)
+    wanted: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What a restart must know, JSON-ready; what the legs see they tell again."""
@@ -128,14 +133,16 @@ def advise(standing: Standing, view: LegView, now_ms: int, plan: PairPlan) -> tu
     rest_until_ms = standing.rest_until_ms
     if pair.phase is Phase.IDLE and standing.pair.phase in (Phase.OPENING, Phase.OPEN, Phase.UNWINDING):
         rest_until_ms = now_ms + plan.rest_ms
+    wanted = None
     if _both_speak(standing, now_ms, plan):
-        pair, told = _wanted_or_not(replace(standing, pair=pair, rest_until_ms=rest_until_ms), now_ms, plan)
+        standing = replace(standing, pair=pair, rest_until_ms=rest_until_ms)
+        pair, told, wanted = _wanted_or_not(standing, now_ms, plan)
     advice = Advice("hold", pair.phase, reason=pair.reason)
     if pair.phase is Phase.OPENING and view.leg not in told:
         told, advice = told | {view.leg}, Advice("open", pair.phase, pair.target, "both legs are wanted")
     elif pair.phase in (Phase.CLOSING, Phase.UNWINDING) and not pair.legs[view.leg].flat:
         advice = replace(advice, verb="close")
-    return replace(standing, pair=pair, told=told, rest_until_ms=rest_until_ms), advice
+    return replace(standing, pair=pair, told=told, rest_until_ms=rest_until_ms, wanted=wanted), advice
 
 
 def _kept_together(standing: Standing, view: LegView, partner: LegName, now_ms: int, plan: PairPlan) -> Pair:
@@ -156,17 +163,25 @@ def _both_speak(standing: Standing, now_ms: int, plan: PairPlan) -> bool:
     )
 
 
-def _wanted_or_not(standing: Standing, now_ms: int, plan: PairPlan) -> tuple[Pair, frozenset[LegName]]:
-    """Open the pair where it is wanted, close it where it is no more."""
+def _wanted_or_not(standing: Standing, now_ms: int, plan: PairPlan) -> tuple[Pair, frozenset[LegName], bool | None]:
+    """Open the pair where it is wanted, close it where it is no more, and say what was seen at one time.
+
+    The leg that speaks first in a loop brings a new price, against which stands an old one of the other: a market that
+    moves would look like a gap. So prices of one time must have said the same before; both legs can then follow in
+    the same loop.
+    """
     pair, long, short = standing.pair, standing.views[LONG], standing.views[SHORT]
-    if pair.phase is Phase.OPEN and not _wanted(plan.policy, True, long, short):
-        pair, _ = step(pair, Leave(), plan.legs)
-    able = long.ready and short.ready and min(long.room, short.room) > 0
-    rested = now_ms >= standing.rest_until_ms
-    if pair.phase is Phase.IDLE and able and rested and _wanted(plan.policy, False, long, short):
-        pair, _ = step(pair, Enter(min(long.room, short.room), now_ms), plan.legs)
-        return pair, frozenset()
-    return pair, standing.told
+    if pair.phase not in (Phase.IDLE, Phase.OPEN):
+        return pair, standing.told, None
+    wanted = _wanted(plan.policy, pair.phase is Phase.OPEN, long, short)
+    if wanted is standing.wanted:
+        able = long.ready and short.ready and min(long.room, short.room) > 0
+        if pair.phase is Phase.OPEN and not wanted:
+            return step(pair, Leave(), plan.legs)[0], standing.told, None
+        if pair.phase is Phase.IDLE and wanted and able and now_ms >= standing.rest_until_ms:
+            return step(pair, Enter(min(long.room, short.room), now_ms), plan.legs)[0], frozenset(), None
+    at_one_time = abs(standing.heard[LONG] - standing.heard[SHORT]) <= plan.apart_ms
+    return pair, standing.told, wanted if at_one_time else standing.wanted
 
 
 def _wanted(policy: CarryPolicy | GapPolicy, held: bool, long: LegView, short: LegView) -> bool:

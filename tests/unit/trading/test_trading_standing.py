@@ -25,6 +25,9 @@ def view(leg: LegName, held: float = 0.0, **changes: object) -> LegView:
     return replace(LegView(leg, held, False, bid, ask, 5.0 if leg == LONG else 4.0, True), **changes)
 
 
+BOTH = view(LONG), view(SHORT)
+
+
 def tell(standing: Standing, now_ms: int, *views: LegView) -> tuple[Standing, list[Advice]]:
     """Let the legs tell what they see, one after the other."""
     answers = []
@@ -36,15 +39,15 @@ def tell(standing: Standing, now_ms: int, *views: LegView) -> tuple[Standing, li
 
 def opened() -> Standing:
     """Both legs are held."""
-    standing, _ = tell(Standing(), 0, view(LONG), view(SHORT), view(LONG))
+    standing, _ = tell(Standing(), 0, *BOTH, *BOTH)
     standing, _ = tell(standing, MINUTE, view(LONG, 4.0), view(SHORT, 4.0))
     assert standing.pair.phase is Phase.OPEN
     return standing
 
 
 def test_both_legs_open_what_the_poorer_can_and_each_is_told_once() -> None:
-    standing, answers = tell(Standing(), 0, view(LONG), view(SHORT), view(LONG))
-    assert [(advice.verb, advice.amount) for advice in answers] == [("hold", 0.0), ("open", 4.0), ("open", 4.0)]
+    standing, answers = tell(Standing(), 0, *BOTH, *BOTH)
+    assert [(advice.verb, advice.amount) for advice in answers] == [("hold", 0.0)] * 2 + [("open", 4.0)] * 2
     standing, (again,) = tell(standing, 0, view(LONG, pending=True))
     assert again.verb == "hold"
 
@@ -66,14 +69,38 @@ def test_one_leg_alone_opens_nothing_and_neither_does_an_old_tale() -> None:
 
 
 def test_a_gap_that_has_gone_closes_both_and_a_gap_that_is_an_error_opens_nothing() -> None:
-    _, answers = tell(opened(), 2 * MINUTE, view(LONG, 4.0), view(SHORT, 4.0, bid=100.0, ask=100.02), view(LONG, 4.0))
-    assert [advice.verb for advice in answers] == ["hold", "close", "close"]
+    gone = view(LONG, 4.0), view(SHORT, 4.0, bid=100.0, ask=100.02)
+    _, answers = tell(opened(), 2 * MINUTE, *gone, *gone)
+    assert [advice.verb for advice in answers] == ["hold", "hold", "close", "close"]
     assert not gap_wanted(False, (120.0, 120.01), CHEAP, GapPolicy())
     assert gap_wanted(True, (float("nan"), 1.0), CHEAP, GapPolicy()), "unknown prices close nothing"
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(-0.01, 0.01)), max_size=40),
+    st.floats(-0.004, 0.004),
+)
+def test_a_market_that_moves_is_no_gap_whoever_speaks_first(minutes: list[tuple[bool, float]], basis: float) -> None:
+    standing, price = Standing(), 100.0
+    for number, (long_first, move) in enumerate(minutes):
+        price *= 1.0 + move
+        dear = price * (1.0 + basis)
+        views = [view(LONG, bid=price, ask=price), view(SHORT, bid=dear, ask=dear)]
+        standing, answers = tell(standing, number * MINUTE, *(views if long_first else reversed(views)))
+        assert {advice.verb for advice in answers} == {"hold"}
+
+
+def test_a_gap_of_prices_told_too_far_apart_opens_nothing() -> None:
+    standing = Standing()
+    for number in range(20):
+        standing, answers = tell(standing, number * (PLAN.apart_ms + 1), BOTH[number % 2])
+        assert answers[0].verb == "hold"
+    standing, answers = tell(standing, 20 * (PLAN.apart_ms + 1), *BOTH, BOTH[0])
+    assert answers[-1].verb == "open"
+
+
 def test_a_refused_leg_unwinds_the_other_and_then_it_rests() -> None:
-    standing, _ = tell(Standing(), 0, view(LONG), view(SHORT), view(LONG))
+    standing, _ = tell(Standing(), 0, *BOTH, *BOTH)
     standing, answers = tell(standing, MINUTE, view(LONG, 4.0), view(SHORT), view(LONG, 4.0))
     assert [advice.verb for advice in answers] == ["hold", "hold", "close"]
     assert "leg b came to an end unfilled" in answers[-1].reason
@@ -87,7 +114,7 @@ def test_a_refused_leg_unwinds_the_other_and_then_it_rests() -> None:
 
 
 def test_a_leg_that_is_late_is_given_up_after_the_time_out() -> None:
-    standing, _ = tell(Standing(), 0, view(LONG), view(SHORT), view(LONG))
+    standing, _ = tell(Standing(), 0, *BOTH, *BOTH)
     half = view(SHORT, 1.0, pending=True)
     for minute in (1, 2):
         standing, answers = tell(standing, minute * MINUTE, view(LONG, 4.0), half)
@@ -127,7 +154,8 @@ def test_carry_needs_payments_that_the_perpetuals_leg_tells() -> None:
     level = {"bid": 100.0, "ask": 100.01}
     for rates, verb in (((), "hold"), ((0.0003,) * 9, "open")):
         standing, _ = advise(standing, view(LONG, **level), 0, plan)
-        standing, advice = advise(standing, view(SHORT, **level, rates=rates), 0, plan)
+        standing, _ = advise(standing, view(SHORT, **level, rates=rates), 0, plan)
+        standing, advice = advise(standing, view(LONG, **level), 0, plan)
         assert advice.verb == verb
 
 
