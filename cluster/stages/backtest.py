@@ -185,13 +185,17 @@ def _table(settings: Settings, options: BacktestOptions, pair: str, kind: Litera
     timeframe = market.timeframe if kind == "ohlcv" else ""
     if options.candles is None:
         return open_store(settings).read(SeriesKey(market.exchange, kind, pair, timeframe))
-    name, ending = pair.replace("/", "_").partition(":")[0], f"{timeframe or kind}.parquet"
-    path, own = options.candles / f"{name}-{ending}", options.candles / f"{name}-perpetual-{ending}"
-    if ":" in pair and own.is_file():
-        path = own
+    path = series_file(options.candles, pair, timeframe or kind)
     if not path.is_file():
         raise DataError(f"no {kind} of {pair}", where=str(path), todo="files are PAIR-TIMEFRAME.parquet")
     return pl.read_parquet(path)
+
+
+def series_file(folder: Path, pair: str, series: str) -> Path:
+    """File of a pair's `series`, a timeframe or "funding"; a perpetual's is its own where there is one, else spot's."""
+    name = pair.replace("/", "_").partition(":")[0]
+    own = folder / f"{name}-perpetual-{series}.parquet"
+    return own if ":" in pair and own.is_file() else folder / f"{name}-{series}.parquet"
 
 
 def _common(candles: dict[str, pl.DataFrame], timeframe: str) -> dict[str, pl.DataFrame]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cluster.cli import mount
 from cluster.settings import Settings
 from cluster.stages.arbitrage import coordinators
-from cluster.stages.backtest import BacktestOptions, backtest
+from cluster.stages.backtest import BacktestOptions, backtest, series_file
 from cluster.stages.bots import Forecasts, bot_specs, check_bots, risk_limits
 from cluster.stages.trade import effective_configs
 from observability.errors import SecretError, SettingsError, StartError
@@ -181,3 +181,11 @@ def test_what_is_wrong_is_told_before_anything_starts(settings: Settings) -> Non
 def test_an_arbitrage_cannot_be_tried_on_the_past(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="two books"):
         backtest(settings, BacktestOptions("gap"), NullProgress())
+
+
+def test_a_backtest_of_a_perpetual_reads_its_own_candles_where_there_are_some(tmp_path: Path) -> None:
+    assert series_file(tmp_path, "BTC/USDT:USDT", "15m").name == "BTC_USDT-15m.parquet"
+    (tmp_path / "BTC_USDT-perpetual-15m.parquet").touch()
+    assert series_file(tmp_path, "BTC/USDT:USDT", "15m").name == "BTC_USDT-perpetual-15m.parquet"
+    assert series_file(tmp_path, "BTC/USDT", "15m").name == "BTC_USDT-15m.parquet"
+    assert series_file(tmp_path, "BTC/USDT:USDT", "funding").name == "BTC_USDT-funding.parquet"
