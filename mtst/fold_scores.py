@@ -19,6 +19,7 @@ from mtst.model import MTSTConfig
 from mtst.panel import Array, Panel, Split, split_fold
 from mtst.scoring import Scores, central_sigma, expected_return, pinball_loss, score
 from mtst.training import TrainingConfig, TrainResult, predict, train
+from observability.errors import SettingsError
 from pipelines.folds import Fold
 
 MODEL = "mtst"
@@ -34,6 +35,28 @@ class EvaluationOptions:
     costs: CostPolicy = field(default_factory=CostPolicy)
     trade_horizon: int = 0
     test_stride: int = 1
+
+    def traded(self, horizons: Sequence[int]) -> int:
+        """The traded one of a model's horizons, in candles.
+
+        Raises:
+            SettingsError: it is not among them, or the stride does not divide it: holdings that end between two test
+                times could not be passed on to the next decision.
+        """
+        found = self.trade_horizon or max(horizons)
+        if found not in horizons:
+            known = ", ".join(map(str, horizons))
+            raise SettingsError(
+                f"the model does not forecast {found} candles", where="trade_horizon", todo=f"use one of {known}"
+            )
+        if self.test_stride < 1 or found % self.test_stride:
+            fitting = ", ".join(str(step) for step in range(1, found + 1) if found % step == 0)
+            raise SettingsError(
+                f"holdings of {found} candles cannot be judged with a stride of {self.test_stride} candles",
+                where="test_stride",
+                todo=f"use one of {fitting}, or another trade_horizon",
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -89,9 +112,11 @@ def evaluate_fold(
         trained: what `train` gave for this fold, where it ran elsewhere.
 
     Raises:
-        DataError: the fold has no windows. TrainingError: training cannot run or diverged.
+        DataError: the fold has no windows. TrainingError: training cannot run or diverged. SettingsError: see
+            `EvaluationOptions.traded`.
     """
     options = options or EvaluationOptions()
+    options.traded(panel.horizons)  # told before hours of training
     baselines = replace(options.baselines, lookback=model_config.lookback)  # the same windows
     split = split_fold(panel, fold, model_config.lookback)
     if options.test_stride > 1:
@@ -118,7 +143,11 @@ def score_fold(
     seconds: Mapping[str, float] | None = None,
     history: Sequence[dict[str, float]] = (),
 ) -> FoldScores:
-    """Score given forecasts of `split.test`, `values["mtst"]` and others, each [n, H, Q]."""
+    """Score given forecasts of `split.test`, `values["mtst"]` and others, each [n, H, Q].
+
+    Raises:
+        SettingsError: see `EvaluationOptions.traded`.
+    """
     rows, levels = split.test, options.baselines.levels
     target, times, pair = panel.labels[rows].astype(np.float64), panel.timestamps[rows], panel.pair_index[rows]
     unit = _unit(panel, split)
@@ -129,7 +158,7 @@ def score_fold(
         return mean
 
     sigma = {name: central_sigma(v, levels)[:, 0] for name, v in values.items()}
-    h = options.trade_horizon or max(panel.horizons)
+    h = options.traded(panel.horizons)
     expected = expected_return(values[MODEL].astype(np.float64), levels)[:, panel.horizons.index(h)]
     held = holdings(panel, rows, h, options.costs)
     known = np.concatenate([split.train, split.valid])

@@ -97,7 +97,8 @@ def judge(
         out_dir: gets `forecasts.parquet` and `evaluation.json`.
 
     Raises:
-        DataError: too little data for the folds. TrainingError: a fold's training diverged.
+        DataError: too little data for the folds. TrainingError: a fold's training diverged. SettingsError: the stride
+            does not divide the traded horizon.
     """
     import ray  # not above: Ray reads its token settings while it is imported, and the session sets them first
 
@@ -106,14 +107,14 @@ def judge(
     from mtst.panel import load_panel
 
     started = time.monotonic()
-    panel = load_panel(features_path, spec)
+    panel, options = load_panel(features_path, spec), _options(config)
+    options.traded(panel.horizons)  # one mistake, told here and not by every task
     folds = blocks_of(panel, config)
     shared = ray.put(panel)
     gpus = gpu_share(config.gpus_per_fit, ray.cluster_resources())
     as_task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2, runtime_env={"env_vars": YIELDING})
     recipe = _on(recipe, device_for(gpus))
     score, fit = as_task(_score), as_task(_fit)
-    options = _options(config)
     with (progress or NullProgress()).task(title, total=len(folds) + with_final) as task:
         parts = (*folds, *([None] if with_final else []))
         fits = _fits(recipe, panel, parts, config.workers, storage=out_dir / "fits", task=task)

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtst.baselines import BaselineConfig, baseline_forecasts
 from mtst.evaluation import Evaluation, EvaluationOptions, FoldScores, evaluate_fold, score_fold, summarise
@@ -16,7 +18,7 @@ from mtst.panel import Panel, split_fold
 from mtst.promotion import Bar, decide_promotion
 from mtst.scoring import pinball_loss
 from mtst.training import TrainingConfig
-from observability.errors import DataError
+from observability.errors import DataError, SettingsError
 from pipelines.folds import walk_forward
 
 MODEL = MTSTConfig(lookback=32, horizons=(1, 2, 4), patches=(4, 8), d_model=16, n_heads=2, d_ff=32, dropout=0.1)
@@ -95,6 +97,28 @@ def test_a_stride_thins_the_test_windows(noise: Panel) -> None:
     options = replace(OPTIONS, test_stride=4, trade_horizon=4, baselines=BaselineConfig(names=("ewma",)))
     scores = evaluate_fold(noise, fold, MODEL, quick, options)
     assert np.unique(np.diff(scores.times_ms)).tolist() == [4 * noise.timeframe_ms]
+
+
+@given(st.lists(st.integers(1, 96), min_size=1, max_size=4, unique=True), st.integers(1, 100), st.data())
+def test_the_stride_divides_the_traded_horizon(horizons: list[int], stride: int, data: st.DataObject) -> None:
+    asked = data.draw(st.sampled_from([0, *horizons]))
+    options = EvaluationOptions(trade_horizon=asked, test_stride=stride)
+    traded = asked or max(horizons)
+    if traded % stride == 0:
+        assert options.traded(horizons) == traded
+    else:
+        with pytest.raises(SettingsError, match=rf"stride of {stride} .*use one of 1, "):
+            options.traded(horizons)
+
+
+def test_a_stride_that_does_not_fit_is_told_before_anything_is_trained(noise: Panel) -> None:
+    fold = walk_forward(noise.timestamps, 1, 4, 2)[0]
+    with pytest.raises(SettingsError, match=r"holdings of 4 candles .* stride of 3 .*use one of 1, 2, 4, or another"):
+        evaluate_fold(
+            noise, fold, MODEL, replace(TRAINING, epochs=10**9), replace(OPTIONS, trade_horizon=4, test_stride=3)
+        )
+    with pytest.raises(SettingsError, match=r"does not forecast 3 candles.*use one of 1, 2, 4"):
+        replace(OPTIONS, trade_horizon=3).traded(MODEL.horizons)
 
 
 def test_folds_of_different_forecasters_are_not_summed_up(of_noise: tuple[Panel, tuple[FoldScores, ...]]) -> None:
