@@ -246,15 +246,17 @@ def compared() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "spawn", spawned)
-        patch.setattr(processes, "stop", _after(before_exchange, processes.stop))
-        patch.setattr(Fleet, "stop", _after(before_fleet, Fleet.stop))
-        patch.setattr(Stand, "__exit__", _after(before_stand, Stand.__exit__))
+        patch.setattr(processes, "stop", after(before_exchange, processes.stop))
+        patch.setattr(Fleet, "stop", after(before_fleet, Fleet.stop))
+        patch.setattr(Stand, "__exit__", after(before_stand, Stand.__exit__))
         yield
         if started:
             raise BooksDifferError(f"nobody stopped the exchanges of {sorted(map(str, started))}, or they died")
 
 
-def _after(look: Callable[..., None], end: Callable[..., Any]) -> Callable[..., Any]:
+def after(look: Callable[..., None], end: Callable[..., Any]) -> Callable[..., Any]:
+    """`end`, which comes after a `look` at what it ends, also where that raises."""
+
     @functools.wraps(end)
     def ended(*arguments: Any, **options: Any) -> Any:
         try:

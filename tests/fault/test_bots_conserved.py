@@ -13,11 +13,13 @@ import pytest
 
 from benchmarks.loss_stand.scenarios import calm
 from benchmarks.loss_stand.stand import CANDLE_MS, Stand
+from cluster import processes
 from cluster.settings import Settings
 from cluster.stages.exchange import start_exchange
 from observability.progress import NullProgress
 from tests import books_kit
 from tests.books_kit import BooksDifferError
+from trading.adapters.fleet import Fleet
 from trading.adapters.sandbox.accounts import make_accounts
 from trading.adapters.sandbox.app import build_app
 from trading.adapters.sandbox.config import SandboxConfig, SimulatedConfig
@@ -98,6 +100,12 @@ def test_two_units_that_came_from_nowhere_are_seen(tmp_path: Path) -> None:
     venue.ledger.pay("trader", FEES, "USDT", 2)
     with pytest.raises(BooksDifferError, match="trader has 9999999998 free"):
         books_kit.balanced(_ledger(venue))
+
+
+def test_every_end_of_what_trades_looks_first() -> None:
+    """In the whole run: for the fixtures of modules, too."""
+    for end in (processes.stop, Fleet.stop, Stand.__exit__):
+        assert end.__code__ is books_kit.after(end, end).__code__, end
 
 
 @pytest.mark.parametrize(("more", "same"), [(0.0, True), (0.9e-8, True), (2e-8, False), (float("nan"), False)])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 
 from cluster.settings import Settings
 from observability.progress import NullProgress
+from tests import books_kit
+from tests.books_kit import BooksDifferError
 from tests.contract.sandbox_kit import trader_of
 from trading.journal import Journal
 
@@ -128,6 +131,23 @@ def test_flatten_closes_every_position(trading: dict[str, Any]) -> None:
     assert fleet.books().agree
     assert stage.status(fleet).state in ("reducing", "halted")
     stage.resume("tester", "enough seen")
+
+
+def test_two_units_of_the_last_decimal_in_a_bots_database_are_seen_at_the_fleets_end(
+    trading: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = trading["fleet"]
+    first = "id = (SELECT MIN(id) FROM orders WHERE filled > 0)"
+    books_kit.fleet_agrees(fleet)
+    monkeypatch.setattr(books_kit, "PATIENCE_S", 1.0)
+    with closing(sqlite3.connect(fleet.bots["swing"].database)) as database:
+        (cost,) = database.execute(f"SELECT cost FROM orders WHERE {first}").fetchone()
+        for planted in (cost + 2e-8, cost):
+            with database:
+                database.execute(f"UPDATE orders SET cost = ? WHERE {first}", [planted])
+            seen = pytest.raises(BooksDifferError, match="cost 2e-08") if planted != cost else nullcontext()
+            with seen:
+                books_kit.fleet_agrees(fleet)
 
 
 def test_freqtrades_own_client_reaches_a_bot_with_the_password_made_for_it(trading: dict[str, Any]) -> None:
