@@ -162,7 +162,7 @@ def trade(terminal: Terminal) -> None:
     assert "FREQTRADE__DRY_RUN would override" in sentence
     live = ("trade", "up", "--exchange", "binance", "--mode", "live")
     assert "one account serves exactly one bot" in terminal.refusal(*live)
-    assert "live trading needs a key" in terminal.refusal(*live, MTST__TRADE__STRATEGIES='["swing"]')
+    assert "live trading needs an exchange key" in terminal.refusal(*live, MTST__TRADE__STRATEGIES='["swing"]')
 
     started = terminal.answer("trade", "up", "--detach", "--json")
     assert {bot["name"] for bot in started["bots"]} == {"nn_predictor", "swing"}
