@@ -33,7 +33,7 @@ TRIAL = "ImplicitFunc"  # what Tune calls a trial's actor
 class Watcher:
     """Progress that notes what it is told and how nice Ray's workers then are, and acts once at a count."""
 
-    def __init__(self, title: str, *acts: tuple[float, Callable[[], bool]]) -> None:
+    def __init__(self, *acts: tuple[float, Callable[[], bool]], title: str = TRIAL) -> None:
         self.notes: list[str] = []
         self.title, self.nice = title, dict[int, int]()
         self.count = 0.0
@@ -92,7 +92,7 @@ def main(root: Path, mode: str) -> None:
     if not settings.workspace.features.joinpath(spec.hash).is_dir():
         write_features(settings.workspace.features, spec, ROWS)
     acts = {"whole": [(0.0, kill_worker)], "cut": [(1.4, kill_driver)]}
-    watcher = Watcher(TRIAL, *acts.get(mode, []))
+    watcher = Watcher(*acts.get(mode, []))
     with ray_session(settings):
         result = run_sweep(
             POPULATION if mode == "population" else CONFIG,
@@ -111,7 +111,7 @@ def main(root: Path, mode: str) -> None:
                 spec,
                 JudgeConfig(folds=2),
                 settings.workspace.models / "evaluation",
-                progress=(judging := Watcher("ray::_")),
+                progress=(judging := Watcher(title="ray::_")),
             )
             facts["nice_of_folds"] = list(judging.nice.values())
             assert judged.final is not None
