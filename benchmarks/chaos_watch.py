@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DUST = 10.0  # quote units: rounding to lots and fees in base leave as much
+from benchmarks.ledger import DUST, works
+
 Ledger = Mapping[str, Any]
 
 
@@ -74,7 +75,7 @@ def uncovered(account: Mapping[str, Any], pair: str) -> float:
     """Base currency of a pair held without a stop on the exchange; 0 while an order for it is being filled."""
     base = pair.partition("/")[0]
     held = float(account["balances"].get(base, {"total": 0})["total"])
-    open_orders = [order for order in account["orders"] if order["pair"] == pair and _works(order)]
+    open_orders = [order for order in account["orders"] if order["pair"] == pair and works(order)]
     if any(order["status"] == "partially_filled" for order in open_orders):
         return 0.0
     return held - sum(float(order["amount"]) for order in open_orders if "stop" in order["type"])
@@ -120,7 +121,3 @@ def history(ledger: Ledger) -> str:
 def _facts(orders: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     names = ("created_ms", "pair", "side", "type", "status", "price", "stop_price", "amount", "filled", "cost")
     return (tuple(order[name] for name in names) for order in orders)
-
-
-def _works(order: Mapping[str, Any]) -> bool:
-    return order["status"] in ("new", "partially_filled")

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import httpx
 
+from benchmarks.ledger import DUST, works
 from benchmarks.loss_stand import helpers
 from benchmarks.loss_stand.plain import plain_config
 from benchmarks.loss_stand.risk_wire import RemoteRisk
@@ -36,9 +37,7 @@ CANDLE_MS = 900_000
 PAIR = "ETH/USDT"
 PATIENCE_S = 60.0
 POLL_S = 0.25
-OPEN = ("new", "partially_filled")
 OPEN_ORDERS = "SELECT order_id FROM orders WHERE ft_is_open = 1"
-DUST = 10.0  # quote units: rounding to lots and fees in base leave as much
 
 FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ("benchmarks.loss_stand.bot", "benchmarks.loss_stand.helpers", "httpcore", "sqlalchemy.dialects.sqlite")
@@ -270,7 +269,7 @@ class Stand:
             for key in {*theirs, *mine}
         )
         held, price, watched = self.held(), self.price(), sum(self._watched(name) for name in self._known())
-        forgotten = {order["order_id"] for order in self.orders() if order["status"] in OPEN}
+        forgotten = {order["order_id"] for order in self.orders() if works(order)}
         forgotten -= {number for name in self._known() for number in self._column(name, OPEN_ORDERS)}
         unprotected = int((held - watched) * price > DUST) + int(stop > price and held * price > DUST)
         entries = sum(line.side == "buy" for line in theirs.values())
