@@ -25,7 +25,6 @@ def assets(venue: Venue, call: Call) -> list[dict[str, Any]]:
         balance = money.ledger.balance(call.account, name)
         mine = [item for item in held if money.rules[item.pair].quote == name]
         profit = sum(item.profit(money.rules[item.pair], marks[item.pair]) for item in mine)
-        crossed = sum(item.profit(money.rules[item.pair], marks[item.pair]) for item in mine if not item.isolated)
         needed = sum(maintenance(item.notional(money.rules[item.pair], marks[item.pair])) for item in mine)
         margins = sum(item.margin for item in mine)
         apart = sum(item.margin for item in mine if item.isolated)
@@ -42,7 +41,7 @@ def assets(venue: Venue, call: Call) -> list[dict[str, Any]]:
                 "positionInitialMargin": units_text(margins),
                 "openOrderInitialMargin": units_text(balance.locked - margins),
                 "crossWalletBalance": units_text(balance.total - apart),
-                "crossUnPnl": units_text(crossed),
+                "crossUnPnl": units_text(money.crossed(call.account, name, now)),
                 "availableBalance": available,
                 "maxWithdrawAmount": available,
                 "updateTime": now,

@@ -41,19 +41,24 @@ def in_futures_words(refusal: RefusalError) -> RefusalError:
     return RefusalError(code, message, refusal.status)
 
 
+def average_text(rules: SymbolRules, cost: int, lots: int) -> str:
+    """The mean price of `lots` that cost so much, 0 of none."""
+    average = cost / lots / rules.cost(1, 1) / 10**rules.price_decimals if lots else 0.0
+    return f"{average:.8f}"
+
+
 def order_answer(rules: SymbolRules, order: Order) -> dict[str, Any]:
     """An order that works or has worked."""
     request, name = order.request, NAMES[order.request.kind]
     # a conditional order becomes an ordinary one when its stop is met
     working = ("MARKET" if request.kind.priceless else "LIMIT") if request.kind.conditional else name
-    average = order.cost / order.filled / rules.cost(1, 1) / 10**rules.price_decimals if order.filled else 0.0
     return {
         "orderId": order.order_id,
         "symbol": rules.symbol,
         "status": str(order.status),
         "clientOrderId": order.client_id,
         "price": rules.price_text(request.price),
-        "avgPrice": f"{average:.8f}",
+        "avgPrice": average_text(rules, order.cost, order.filled),
         "origQty": rules.lots_text(order.lots),
         "executedQty": rules.lots_text(order.filled),
         "cumQty": rules.lots_text(order.filled),
@@ -134,8 +139,8 @@ def position_answer(money: PerpetualMoney, position: Position, now_ms: int, seen
     """A position's risk."""
     rules, marks = money.rules[position.pair], money.marks(now_ms)
     mark = money.marks(seen_ms)[position.pair]
-    lots, unit = abs(position.lots), rules.cost(1, 1)
-    entry = position.cost / lots / unit / 10**rules.price_decimals if lots else 0.0
+    lots = abs(position.lots)
+    entry = average_text(rules, position.cost, lots)
     notional = position.notional(rules, mark)
     level = (
         liquidation_price(position, money.wallet(position), money.group(position), money.rules, marks) if lots else 0
@@ -146,8 +151,8 @@ def position_answer(money: PerpetualMoney, position: Position, now_ms: int, seen
         "symbol": rules.symbol,
         "positionSide": "BOTH",
         "positionAmt": f"{signed}{rules.lots_text(lots)}",
-        "entryPrice": f"{entry:.8f}",
-        "breakEvenPrice": f"{entry:.8f}",
+        "entryPrice": entry,
+        "breakEvenPrice": entry,
         "markPrice": rules.price_text(mark),
         "unRealizedProfit": units_text(position.profit(rules, mark)),
         "liquidationPrice": rules.price_text(level),

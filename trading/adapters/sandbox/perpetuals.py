@@ -34,12 +34,15 @@ class PerpetualMoney(MarginMoney):
 
     def available(self, account: str, quote: str, at_ms: int) -> int:
         """Units that new orders may lock: what is free, less the open losses of cross positions."""
-        crossed = sum(
+        return max(0, super().available(account, quote, at_ms) + min(0, self.crossed(account, quote, at_ms)))
+
+    def crossed(self, account: str, quote: str, at_ms: int) -> int:
+        """Unrealised profit or loss of an account's cross positions."""
+        return sum(
             item.profit(self.rules[item.pair], self._path.price(item.pair, at_ms))
             for item in self.held(account)
             if not item.isolated and self.rules[item.pair].quote == quote
         )
-        return max(0, super().available(account, quote, at_ms) + min(0, crossed))
 
     def group(self, position: Position) -> list[Position]:
         """The positions that share a wallet with this one, itself included."""

@@ -14,13 +14,11 @@ from trading.adapters.sandbox.wire import cancelled, inner_fill, placed, queried
 
 def account(venue: Venue, call: Call) -> dict[str, Any]:
     """Balances and fees."""
-    maker, taker = (
-        f"{ppm / PPM:.8f}" for ppm in (venue.spot.engine.terms.maker_ppm, venue.spot.engine.terms.taker_ppm)
-    )
+    terms, (maker, taker) = venue.spot.engine.terms, _fees(venue)
     held = venue.ledger.balances(call.account)
     return {
-        "makerCommission": venue.spot.engine.terms.maker_ppm // 100,
-        "takerCommission": venue.spot.engine.terms.taker_ppm // 100,
+        "makerCommission": terms.maker_ppm // 100,
+        "takerCommission": terms.taker_ppm // 100,
         "buyerCommission": 0,
         "sellerCommission": 0,
         "commissionRates": {"maker": maker, "taker": taker, "buyer": "0.00000000", "seller": "0.00000000"},
@@ -178,11 +176,15 @@ def my_trades(venue: Venue, call: Call) -> list[dict[str, Any]]:
 def trade_fees(venue: Venue, call: Call) -> list[dict[str, Any]]:
     """Maker and taker fee of one symbol or all."""
     asked = [venue.spot.pair(call.params["symbol"])] if call.params.get("symbol") else venue.market.pairs
-    maker, taker = (
-        f"{ppm / PPM:.8f}" for ppm in (venue.spot.engine.terms.maker_ppm, venue.spot.engine.terms.taker_ppm)
-    )
+    maker, taker = _fees(venue)
     rules = venue.market.rules
     return [{"symbol": rules[p].symbol, "makerCommission": maker, "takerCommission": taker} for p in asked]
+
+
+def _fees(venue: Venue) -> tuple[str, str]:
+    """Maker's and taker's, as fractions."""
+    terms = venue.spot.engine.terms
+    return f"{terms.maker_ppm / PPM:.8f}", f"{terms.taker_ppm / PPM:.8f}"
 
 
 def coins(venue: Venue, call: Call) -> list[dict[str, Any]]:

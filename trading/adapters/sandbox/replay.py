@@ -44,14 +44,13 @@ def replay(folder: Path, timeframe: str, trading_days: float, pairs: Sequence[st
     for pair, frame in tables.items():
         name = pair.replace("/", "_")
         payments, own = folder / f"{name}-funding.parquet", folder / f"{name}-perpetual-{timeframe}.parquet"
-        has_own = own.is_file()
-        spot = perpetual = _on_grid(frame, first, step, rows)
-        if has_own:
-            perpetual = _on_grid(_perpetual(own, payments, first, end - step), first, step, rows)
-        rules[pair] = _rules(pair, np.concatenate([spot[0], perpetual[0]]))  # one tick that says the prices of both
-        candles[pair] = _candles(*spot, rules[pair])
-        if has_own:
-            perpetuals[pair] = _candles(*perpetual, rules[pair])
+        series = [_on_grid(frame, first, step, rows)]
+        if own.is_file():
+            series.append(_on_grid(_perpetual(own, payments, first, end - step), first, step, rows))
+        rules[pair] = _rules(pair, np.concatenate([prices for prices, _ in series]))  # one tick that says all prices
+        candles[pair] = _candles(*series[0], rules[pair])
+        if len(series) > 1:
+            perpetuals[pair] = _candles(*series[1], rules[pair])
         if payments.is_file():
             funding[pair] = _read_funding(payments, first, end)
     title = f"replay:{folder.name}"

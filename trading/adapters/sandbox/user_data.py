@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from trading.adapters.sandbox.endpoint import Call
 from trading.adapters.sandbox.futures import assets
-from trading.adapters.sandbox.futures_wire import algo_answer, order_answer, position_answer
+from trading.adapters.sandbox.futures_wire import algo_answer, average_text, order_answer, position_answer
 from trading.adapters.sandbox.order_watch import Change, OrderWatch, What
 from trading.adapters.sandbox.orders import Order, RefusalError
 from trading.adapters.sandbox.perpetuals import AUTOCLOSE
@@ -177,7 +177,6 @@ class PerpetualStream:
     def _order(self, rules: SymbolRules, change: Change) -> dict[str, Any]:
         order = change.order
         answer = order_answer(rules, order)
-        average = change.cost / change.filled / rules.cost(1, 1) / 10**rules.price_decimals if change.filled else 0.0
         executed = "NEW" if change.what is What.TRIGGERED else str(change.what)
         if change.fill and order.client_id.startswith(AUTOCLOSE):
             executed = "CALCULATED"  # so Binance calls a liquidation
@@ -189,7 +188,7 @@ class PerpetualStream:
             "f": answer["timeInForce"],
             "q": answer["origQty"],
             "p": answer["price"],
-            "ap": f"{average:.8f}",
+            "ap": average_text(rules, change.cost, change.filled),
             "sp": answer["stopPrice"],
             "x": executed,
             "X": str(change.status),
